@@ -1,0 +1,1 @@
+"""Asynchronous hybrid-order split federated learning."""

@@ -1,0 +1,1 @@
+"""Decisions: pure state machines that know no clock, socket, random number or tensor library."""

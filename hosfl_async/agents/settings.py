@@ -1,0 +1,120 @@
+"""Settings of the three agents. Scenario files hold these very structs; each field's text is its documentation everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
+
+_SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
+"""How pydantic reads these dataclasses when they stand in a scenario file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StalenessSettings:
+    """How much a contribution counts when the log has moved on by tau versions since it was begun."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    rule: Literal["constant", "polynomial", "hinge", "cutoff"] = "constant"
+    """constant: 1. polynomial: (1 + tau)^-exponent. hinge: 1 up to hinge_from, then 1 / (hinge_slope (tau - hinge_from) + 1). cutoff: 1 up to versions_max, then refused."""
+    exponent: Annotated[float, Ge(0)] = 0.5
+    """a of the polynomial rule (FedAsync, arXiv:1903.03934)."""
+    hinge_slope: Annotated[float, Gt(0)] = 10.0
+    """a of the hinge rule."""
+    hinge_from: Annotated[int, Ge(0)] = 4
+    """b of the hinge rule, in versions."""
+    versions_max: Annotated[int, Ge(0)] = 100
+    """tau_max of the cutoff rule, in versions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySettings:
+    """Repeating what was not answered: capped exponential backoff, spread by the step's own name."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    first_s: Annotated[float, Gt(0)] = 5.0
+    """Seconds before the first repetition."""
+    max_s: Annotated[float, Gt(0)] = 60.0
+    """Upper bound of the growing pause."""
+    attempts_max: Annotated[int, Ge(1)] = 8
+    """Repetitions of one step's smashed data before the step is abandoned (and counted)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeClientSettings:
+    """What one edge client needs to know."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    probes: Annotated[int, Ge(0), Le(4096)] = 5
+    """P: perturbed forwards per step. 0 is the frozen client: it feeds the server and never moves."""
+    dual_policy: Literal["eager", "fresh"] = "eager"
+    """eager: the dual comes as soon as the smashed data arrive. fresh: it is evaluated again when the perturbed forwards are done."""
+    steps_unanswered_max: Annotated[int, Ge(1), Le(16)] = 1
+    """Steps sent but not yet accepted before the client waits. 1 with K = number of clients is the synchronous method."""
+    digest_every_versions: Annotated[int, Ge(1)] = 50
+    """Digest the parameters at multiples of this version and have them compared."""
+    retry: RetrySettings = field(default_factory=RetrySettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitServerSettings:
+    """What the split server needs to know."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    staleness: StalenessSettings = field(default_factory=StalenessSettings)
+    """The server's own policy: how much activations of an older client half count in its step. Down-weighting hurts (docs), so: constant."""
+    queue_max: Annotated[int, Ge(1)] = 256
+    """Smashed data waiting for the learner; above it the answer is busy."""
+    answers_remembered_max: Annotated[int, Ge(1)] = 2
+    """Last answers (and, under policy fresh, activations) remembered per client, so that a retry never trains twice."""
+    evaluate_every_steps: Annotated[int, Ge(0)] = 250
+    """Server steps between two evaluations on held-out data. 0: only at the end."""
+    digest_every_versions: Annotated[int, Ge(1)] = 50
+    """As for the clients: the server follows the log in order to evaluate."""
+    retry: RetrySettings = field(default_factory=RetrySettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregatorSettings:
+    """What the aggregator needs to know."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    client_steps: Annotated[int, Ge(1)] = 1000
+    """The run ends when so many client steps are in the log."""
+    probes: Annotated[int, Ge(0), Le(4096)] = 5
+    """P that every contribution must have."""
+    learning_rate: Annotated[float, Gt(0)] = 0.1
+    """eta of the client half."""
+    buffer_contributions: Annotated[int, Ge(1)] = 5
+    """K: contributions per log entry."""
+    buffer_deadline_s: Annotated[float, Gt(0)] = 60.0
+    """A buffer that is not full is committed so long after its first contribution, so that dropouts never stall the system."""
+    divide_by: Literal["buffer_contributions", "weights"] = "buffer_contributions"
+    """Divisor of an entry: the nominal K (FedBuff), or the sum of the weights in it."""
+    staleness: StalenessSettings = field(default_factory=lambda: StalenessSettings(rule="polynomial"))
+    """The aggregator's policy."""
+    page_entries_max: Annotated[int, Ge(1)] = 64
+    """Log entries in one catch-up page."""
+    entries_kept_max: Annotated[int, Ge(1)] = 4096
+    """Log entries kept in memory; whoever needs older ones gets a snapshot."""
+    snapshot_every_versions: Annotated[int, Ge(1)] = 100
+    """Versions between two snapshots."""
+    snapshot_behind_versions: Annotated[int, Ge(1)] = 200
+    """A follower so many versions behind the latest snapshot gets it instead of pages."""
+    digest_every_versions: Annotated[int, Ge(1)] = 50
+    """Versions between two digests of the parameters."""
+    digests_kept_max: Annotated[int, Ge(1)] = 256
+    """Digests remembered for comparison."""
+    answers_remembered_max: Annotated[int, Ge(16)] = 16
+    """Answers remembered per client; a step older than these is superseded."""
+    clients_max: Annotated[int, Ge(1)] = 1_000_000
+    """Clients that may join."""
+    farewells_max: Annotated[int, Ge(0)] = 20
+    """Announcements of the end to peers that have not confirmed it."""
+    retry: RetrySettings = field(default_factory=RetrySettings)

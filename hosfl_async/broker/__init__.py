@@ -1,0 +1,1 @@
+"""Carrying bytes: the transport protocol, its promises, and its implementations."""

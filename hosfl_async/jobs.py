@@ -1,0 +1,131 @@
+"""What agents ask of their learner, and the results. Every heavy number is one of these jobs.
+
+A job names what is to be computed; the learner holds the parameters, the data and the anchor of the step under way.
+Parameters of the client half change in ``Replay`` and ``InstallSnapshot`` only, those of the server half in ``Backward`` only.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from hosfl_async.messages import Checkpoint, LogEntry, StepId, Tensor
+
+
+class Introduce(Struct, frozen=True, gc=False):
+    """Replay the golden records and digest theta_c(0): the proof that a machine may join. -> ``Introduced``"""
+
+
+class Introduced(Struct, frozen=True, gc=False):
+    golden: bytes
+    initial: bytes
+
+
+# -- the edge client's step ---------------------------------------------------------------------------
+
+
+class Forward(Struct, frozen=True, gc=False):
+    """Draw the step's batch, run one forward pass to the cut at ``base_version``, remember the anchor. -> ``ForwardDone``"""
+
+    step: StepId
+    base_version: int
+
+
+class ForwardDone(Struct, frozen=True, gc=False):
+    activations: Tensor
+    labels: Tensor
+
+
+class Probe(Struct, frozen=True, gc=False):
+    """Run the perturbed forwards of the anchored step and remember their differences from the anchor. -> ``ProbeDone``"""
+
+    step: StepId
+    probes: int
+
+
+class ProbeDone(Struct, frozen=True, gc=False):
+    step: StepId
+
+
+class Project(Struct, frozen=True, gc=False):
+    """Inner products of the dual with the remembered differences, divided by mu; forgets the anchor. -> ``Projected``"""
+
+    step: StepId
+    dual: Tensor
+
+
+class Projected(Struct, frozen=True, gc=False):
+    step: StepId
+    projected_gradients: tuple[float, ...]
+
+
+class Replay(Struct, frozen=True, gc=False):
+    """Apply entries in order; digest the parameters after each version in ``digest_at``. -> ``Replayed``"""
+
+    entries: tuple[LogEntry, ...]
+    digest_at: tuple[int, ...] = ()
+
+
+class InstallSnapshot(Struct, frozen=True, gc=False):
+    """Replace the client half by a received snapshot, after checking ``digest``. -> ``Replayed``"""
+
+    version: int
+    parameters: Tensor
+    digest: bytes
+
+
+class Replayed(Struct, frozen=True, gc=False):
+    version: int
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+
+class TakeSnapshot(Struct, frozen=True, gc=False):
+    """Copy the client half as it stands. -> ``SnapshotTaken``"""
+
+
+class SnapshotTaken(Struct, frozen=True, gc=False):
+    version: int
+    parameters: Tensor
+    digest: bytes
+
+
+# -- the split server's step --------------------------------------------------------------------------
+
+
+class Backward(Struct, frozen=True, gc=False):
+    """Finish the forward pass, back-propagate, step the server half with the gradient times ``weight``. -> ``BackwardDone``"""
+
+    step: StepId
+    activations: Tensor
+    labels: Tensor
+    weight: float = 1.0
+
+
+class EvaluateDual(Struct, frozen=True, gc=False):
+    """The dual of remembered activations at the current server half, without a step (policy ``fresh``). -> ``BackwardDone``"""
+
+    step: StepId
+    activations: Tensor
+    labels: Tensor
+
+
+class BackwardDone(Struct, frozen=True, gc=False):
+    step: StepId
+    dual: Tensor
+    loss: float
+
+
+class Evaluate(Struct, frozen=True, gc=False):
+    """Accuracy and mean loss on the held-out data at the learner's client half and server half. -> ``Evaluated``"""
+
+
+class Evaluated(Struct, frozen=True, gc=False):
+    version: int
+    accuracy: float
+    loss: float
+    samples: int
+
+
+ClientJob = Introduce | Forward | Probe | Project | Replay | InstallSnapshot
+ServerJob = Backward | EvaluateDual | Replay | InstallSnapshot | Evaluate
+AggregatorJob = Introduce | Replay | TakeSnapshot | InstallSnapshot
+Job = ClientJob | ServerJob | AggregatorJob

@@ -1,0 +1,1 @@
+"""Numbers: the only room that imports torch."""

@@ -1,0 +1,1 @@
+"""Agents in asyncio and wall-clock time, over a transport."""

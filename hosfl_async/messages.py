@@ -1,0 +1,262 @@
+"""What agents say to each other, and the data they speak of. One inbox union per agent, at the bottom.
+
+A tensor here is data: dtype, shape, bytes. Only ``learning`` turns it into numbers and back.
+Step, version and direction names are those of docs/glossary.md.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from math import prod
+from struct import Struct as Packing
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+SCHEMA_VERSION = 1
+
+AGGREGATOR = "aggregator"
+SPLIT_SERVER = "split_server"
+CLIENTS = "clients"
+"""Group name: a message sent to it goes to every client. Used for rare hints only, never per commit."""
+
+Count = Annotated[int, Meta(ge=0, le=2**62)]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+ITEM_BYTES = {"float32": 4, "int64": 8}
+EMPTY_CHAIN = bytes(32)
+"""The hash chain's value before entry 1."""
+
+
+class StepId(Struct, frozen=True, order=True, forbid_unknown_fields=True, gc=False):
+    """Name of one client step: idempotency key, batch key and direction key at once. Its order is the canonical one."""
+
+    client: Name
+    incarnation: Count
+    number: Count
+
+    def __str__(self) -> str:
+        again = f"#{self.incarnation}" if self.incarnation != 1 else ""
+        return f"{self.client}{again}/{self.number}"
+
+
+class Tensor(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """A dense tensor as data: little-endian, C order, ``data`` exactly as long as dtype and shape say."""
+
+    dtype: Literal["float32", "int64"]
+    shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=6)]
+    data: bytes
+
+    @property
+    def bytes_expected(self) -> int:
+        return ITEM_BYTES[self.dtype] * prod(self.shape)
+
+
+class Term(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """One contribution inside a log entry: ``theta -= coefficients[p] * direction(step, p)`` for each probe p.
+
+    ``coefficients`` is little-endian float32, one per probe, already scaled (``scaling.coefficients``): its bits are the truth.
+    """
+
+    step: StepId
+    base_version: Count
+    coefficients: bytes
+
+
+class LogEntry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """Entry ``version`` of the update log: terms in canonical order, and the hash chain up to and including this entry."""
+
+    version: Annotated[int, Meta(ge=1, le=2**62)]
+    terms: tuple[Term, ...]
+    chain: Digest
+
+
+_ENTRY_HEAD = Packing("<QI")
+_TERM_HEAD = Packing("<HQQQI")
+
+
+def chain_hash(previous: bytes, version: int, terms: tuple[Term, ...]) -> bytes:
+    """BLAKE2b-256 over the previous chain value and this entry, packed little-endian as written in docs/protocol.md."""
+    state = blake2b(previous, digest_size=32)
+    state.update(_ENTRY_HEAD.pack(version, len(terms)))
+    for term in terms:
+        client = term.step.client.encode()
+        state.update(
+            _TERM_HEAD.pack(len(client), term.step.incarnation, term.step.number, term.base_version, len(term.coefficients))
+        )
+        state.update(client)
+        state.update(term.coefficients)
+    return state.digest()
+
+
+class Checkpoint(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """``digest`` is BLAKE2b-256 of the client half's parameter bytes (float32, little-endian) at ``version``."""
+
+    version: Count
+    digest: Digest
+
+
+class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", gc=False):
+    """Base of everything sent. The tag on the wire is the class's name."""
+
+
+# -- edge client <-> split server: the cut ------------------------------------------------------------
+
+
+class SmashedData(Message, tag=True):
+    """Activations at the cut (batch, ...) and labels (batch,) of one step, computed at ``base_version``."""
+
+    step: StepId
+    base_version: Count
+    activations: Tensor
+    labels: Tensor
+    dual_wanted: bool = True
+    """False under dual policy ``fresh``: train now, answer when ``DualRequest`` comes."""
+
+
+class DualRequest(Message, tag=True):
+    """Policy ``fresh``: the perturbed forwards are done; evaluate the dual of the remembered activations now, without a step."""
+
+    step: StepId
+
+
+class DualVariable(Message, tag=True):
+    """Gradient of the mean loss with respect to the activations, same shape; ``server_version`` counts server steps."""
+
+    step: StepId
+    server_version: Count
+    dual: Tensor
+
+
+class DualRefused(Message, tag=True):
+    """``busy``: queue full, try again later. ``forgotten``: the activations are no longer here. ``malformed``: do not try again.
+    ``finished``: the run is over."""
+
+    step: StepId
+    reason: Literal["busy", "forgotten", "malformed", "finished"]
+
+
+# -- followers <-> aggregator: the update log ---------------------------------------------------------
+
+
+class Join(Message, tag=True):
+    """A client's first word. ``golden`` is the digest of the golden replay, ``initial`` that of theta_c(0)."""
+
+    boot: Count
+    golden: Digest
+    initial: Digest
+
+
+class Welcome(Message, tag=True):
+    """Answer to ``Join``: the incarnation under which this boot's steps count."""
+
+    boot: Count
+    incarnation: Count
+    head: Count
+    finished: bool = False
+
+
+class JoinRefused(Message, tag=True):
+    """``golden_differs``: this machine does not replay bit for bit. ``initial_differs``: another model or seed.
+    ``old_boot``: a later boot of the same client has joined. ``fleet_full``: clients_max reached."""
+
+    boot: Count
+    reason: Literal["golden_differs", "initial_differs", "old_boot", "fleet_full"]
+
+
+class ProjectedGradients(Message, tag=True):
+    """The P scalars of one step, unscaled, float64; empty for a frozen client."""
+
+    step: StepId
+    base_version: Count
+    projected_gradients: tuple[float, ...]
+
+
+class Accepted(Message, tag=True):
+    """The step is in log entry ``version``, and that entry is durable."""
+
+    step: StepId
+    version: Count
+    head: Count
+    finished: bool = False
+
+
+class Refused(Message, tag=True):
+    """The step will never be in the log. ``stale``: its weight is zero. ``fenced``: another incarnation has taken over or none was granted.
+    ``superseded``: older than the answers remembered for this client. ``malformed``: wrong number of probes, or a base version of the future.
+    ``finished``: the run is over. ``busy``: buffer full; the only reason worth a retry."""
+
+    step: StepId
+    reason: Literal["stale", "fenced", "superseded", "malformed", "finished", "busy"]
+    head: Count
+    finished: bool = False
+
+
+class CatchUp(Message, tag=True):
+    """Asks for the entries after ``from_version``; ``checkpoint`` is the asker's latest digest, to be compared."""
+
+    from_version: Count
+    checkpoint: Checkpoint | None = None
+
+
+class LogPage(Message, tag=True):
+    """Entries ``from_version + 1 ...`` in order, perhaps not all. ``digest`` is the aggregator's own at ``from_version``, if it has it."""
+
+    from_version: Count
+    entries: tuple[LogEntry, ...]
+    head: Count
+    digest: Digest | None = None
+    finished: bool = False
+
+
+class Snapshot(Message, tag=True):
+    """The whole client half at ``version``, for those far behind: float32 (d,), with its digest and the chain value there."""
+
+    version: Count
+    parameters: Tensor
+    digest: Digest
+    chain: Digest
+    head: Count
+    finished: bool = False
+
+
+class DigestDiffers(Message, tag=True):
+    """The asker's parameters at ``version`` are not ours: a split brain. The asker must stop."""
+
+    version: Count
+    expected: Digest
+
+
+class HeadAnnounced(Message, tag=True):
+    """A rare hint that the log has grown, or that the run is over."""
+
+    head: Count
+    finished: bool = False
+
+
+EdgeClientInbox = (
+    DualVariable | DualRefused | Welcome | JoinRefused | Accepted | Refused | LogPage | Snapshot | DigestDiffers | HeadAnnounced
+)
+SplitServerInbox = SmashedData | DualRequest | LogPage | Snapshot | DigestDiffers | HeadAnnounced
+AggregatorInbox = Join | ProjectedGradients | CatchUp
+
+
+# -- what the aggregator makes durable ----------------------------------------------------------------
+
+
+class ClientJoined(Struct, frozen=True, tag=True, tag_field="kind", forbid_unknown_fields=True, gc=False):
+    """Durable record: this boot of this client was granted this incarnation."""
+
+    client: Name
+    boot: Count
+    incarnation: Count
+
+
+class EntryCommitted(Struct, frozen=True, tag=True, tag_field="kind", forbid_unknown_fields=True, gc=False):
+    """Durable record: the entry is part of the log for ever."""
+
+    entry: LogEntry
+
+
+DurableRecord = ClientJoined | EntryCommitted

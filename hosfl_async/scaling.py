@@ -1,0 +1,35 @@
+"""All scaling of projected gradients, in one function: learning rate, staleness weight, 1/K, 1/P.
+
+It stands on the ground floor because two rooms that do not know each other need the very same rule: the aggregator, which commits,
+and ``learning/reference.py``, the oracle. Nothing else in the package multiplies a projected gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from struct import pack, unpack
+
+
+def coefficients(projected_gradients: Sequence[float], *, learning_rate: float, weight: float, contributions: float) -> bytes:
+    """Scale the P projected gradients of one step to the coefficients of its log term.
+
+    ``c_p = learning_rate * weight * v_p / (contributions * P)``, evaluated in float64 from left to right, rounded once to
+    float32 (half to even) and returned as little-endian bytes, 4 per probe.
+
+    HO-SFL (arXiv:2603.14773, section 3) averages over K clients and P probes; FedBuff (arXiv:2106.06639) divides by the buffer
+    size K and not by the sum of weights. ``contributions`` is that divisor.
+
+    Raises ``OverflowError`` if a coefficient does not fit a finite float32.
+    """
+    probes = len(projected_gradients)
+    divisor = contributions * probes
+    scaled = [learning_rate * weight * value / divisor for value in projected_gradients]
+    if not all(map(isfinite, scaled)):
+        raise OverflowError("a scaled coefficient is not finite")
+    return pack(f"<{probes}f", *scaled)
+
+
+def unpack_coefficients(packed: bytes) -> tuple[float, ...]:
+    """The float32 coefficients of a term as Python floats (exact)."""
+    return unpack(f"<{len(packed) // 4}f", packed)

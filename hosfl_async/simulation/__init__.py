@@ -1,0 +1,1 @@
+"""All agents in one thread and in virtual time."""
