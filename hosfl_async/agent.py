@@ -5,11 +5,15 @@ no clock, socket, random generator or tensor library, and it never blocks.
 
 The hosts' duties (``simulation`` and ``live`` both keep them):
 
-1. Feed one event at a time; obey the returned effects **in order**. ``Persist`` before ``Send`` means: on disk before the message leaves.
-2. Run at most one job per agent at a time, and return its outcome as ``JobDone`` or ``JobFailed``. An agent that asks for a second job breaks its contract.
-3. ``Send`` is a wish: the message may arrive never, twice, late or out of order. Safety must not depend on delivery; only progress may.
+1. Feed one event at a time; obey the returned effects **in order**. ``Persist`` before ``Send`` means: on disk before the message
+   leaves.
+2. Run at most one job per agent at a time, and return its outcome as ``JobDone`` or ``JobFailed``. An agent that asks for a second
+   job breaks its contract.
+3. ``Send`` is a wish: the message may arrive never, twice, late or out of order. Safety must not depend on delivery; only
+   progress may.
 4. ``SetTimer`` replaces the timer of that name; a delay of ``None`` cancels it. A timer fires once.
-5. ``Started`` comes first, with everything the agent ever persisted, in order, and with a ``boot`` number higher than at any earlier start of this agent.
+5. ``Started`` comes first, with everything the agent ever persisted, in order, and with a ``boot`` number higher than at any
+   earlier start of this agent.
 6. A restarted agent is a new object; what it did not persist is gone.
 7. Time never runs backwards between two calls of ``handle``.
 """

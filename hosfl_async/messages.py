@@ -82,9 +82,7 @@ def chain_hash(previous: bytes, version: int, terms: tuple[Term, ...]) -> bytes:
     state.update(_ENTRY_HEAD.pack(version, len(terms)))
     for term in terms:
         client = term.step.client.encode()
-        state.update(
-            _TERM_HEAD.pack(len(client), term.step.incarnation, term.step.number, term.base_version, len(term.coefficients))
-        )
+        state.update(_TERM_HEAD.pack(len(client), term.step.incarnation, term.step.number, term.base_version, len(term.coefficients)))
         state.update(client)
         state.update(term.coefficients)
     return state.digest()
@@ -97,14 +95,14 @@ class Checkpoint(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     digest: Digest
 
 
-class Message(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", gc=False):
+class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", gc=False):
     """Base of everything sent. The tag on the wire is the class's name."""
 
 
 # -- edge client <-> split server: the cut ------------------------------------------------------------
 
 
-class SmashedData(Message, tag=True):
+class SmashedData(Message, frozen=True, tag=True):
     """Activations at the cut (batch, ...) and labels (batch,) of one step, computed at ``base_version``."""
 
     step: StepId
@@ -115,13 +113,13 @@ class SmashedData(Message, tag=True):
     """False under dual policy ``fresh``: train now, answer when ``DualRequest`` comes."""
 
 
-class DualRequest(Message, tag=True):
+class DualRequest(Message, frozen=True, tag=True):
     """Policy ``fresh``: the perturbed forwards are done; evaluate the dual of the remembered activations now, without a step."""
 
     step: StepId
 
 
-class DualVariable(Message, tag=True):
+class DualVariable(Message, frozen=True, tag=True):
     """Gradient of the mean loss with respect to the activations, same shape; ``server_version`` counts server steps."""
 
     step: StepId
@@ -129,7 +127,7 @@ class DualVariable(Message, tag=True):
     dual: Tensor
 
 
-class DualRefused(Message, tag=True):
+class DualRefused(Message, frozen=True, tag=True):
     """``busy``: queue full, try again later. ``forgotten``: the activations are no longer here. ``malformed``: do not try again.
     ``finished``: the run is over."""
 
@@ -140,7 +138,7 @@ class DualRefused(Message, tag=True):
 # -- followers <-> aggregator: the update log ---------------------------------------------------------
 
 
-class Join(Message, tag=True):
+class Join(Message, frozen=True, tag=True):
     """A client's first word. ``golden`` is the digest of the golden replay, ``initial`` that of theta_c(0)."""
 
     boot: Count
@@ -148,7 +146,7 @@ class Join(Message, tag=True):
     initial: Digest
 
 
-class Welcome(Message, tag=True):
+class Welcome(Message, frozen=True, tag=True):
     """Answer to ``Join``: the incarnation under which this boot's steps count."""
 
     boot: Count
@@ -157,7 +155,7 @@ class Welcome(Message, tag=True):
     finished: bool = False
 
 
-class JoinRefused(Message, tag=True):
+class JoinRefused(Message, frozen=True, tag=True):
     """``golden_differs``: this machine does not replay bit for bit. ``initial_differs``: another model or seed.
     ``old_boot``: a later boot of the same client has joined. ``fleet_full``: clients_max reached."""
 
@@ -165,7 +163,7 @@ class JoinRefused(Message, tag=True):
     reason: Literal["golden_differs", "initial_differs", "old_boot", "fleet_full"]
 
 
-class ProjectedGradients(Message, tag=True):
+class ProjectedGradients(Message, frozen=True, tag=True):
     """The P scalars of one step, unscaled, float64; empty for a frozen client."""
 
     step: StepId
@@ -173,7 +171,7 @@ class ProjectedGradients(Message, tag=True):
     projected_gradients: tuple[float, ...]
 
 
-class Accepted(Message, tag=True):
+class Accepted(Message, frozen=True, tag=True):
     """The step is in log entry ``version``, and that entry is durable."""
 
     step: StepId
@@ -182,26 +180,26 @@ class Accepted(Message, tag=True):
     finished: bool = False
 
 
-class Refused(Message, tag=True):
-    """The step will never be in the log. ``stale``: its weight is zero. ``fenced``: another incarnation has taken over or none was granted.
-    ``superseded``: older than the answers remembered for this client. ``malformed``: wrong number of probes, or a base version of the future.
-    ``finished``: the run is over. ``busy``: buffer full; the only reason worth a retry."""
+class Refused(Message, frozen=True, tag=True):
+    """The step will never be in the log. ``stale``: its weight is zero. ``fenced``: another incarnation has taken over, or none was
+    granted. ``superseded``: older than the answers remembered for this client. ``malformed``: wrong number of probes, a base version
+    of the future, or a coefficient beyond float32. ``finished``: the run is over."""
 
     step: StepId
-    reason: Literal["stale", "fenced", "superseded", "malformed", "finished", "busy"]
+    reason: Literal["stale", "fenced", "superseded", "malformed", "finished"]
     head: Count
     finished: bool = False
 
 
-class CatchUp(Message, tag=True):
+class CatchUp(Message, frozen=True, tag=True):
     """Asks for the entries after ``from_version``; ``checkpoint`` is the asker's latest digest, to be compared."""
 
     from_version: Count
     checkpoint: Checkpoint | None = None
 
 
-class LogPage(Message, tag=True):
-    """Entries ``from_version + 1 ...`` in order, perhaps not all. ``digest`` is the aggregator's own at ``from_version``, if it has it."""
+class LogPage(Message, frozen=True, tag=True):
+    """Entries ``from_version + 1 ...`` in order, perhaps not all. ``digest`` is the aggregator's own at ``from_version``, if known."""
 
     from_version: Count
     entries: tuple[LogEntry, ...]
@@ -210,7 +208,7 @@ class LogPage(Message, tag=True):
     finished: bool = False
 
 
-class Snapshot(Message, tag=True):
+class Snapshot(Message, frozen=True, tag=True):
     """The whole client half at ``version``, for those far behind: float32 (d,), with its digest and the chain value there."""
 
     version: Count
@@ -221,14 +219,14 @@ class Snapshot(Message, tag=True):
     finished: bool = False
 
 
-class DigestDiffers(Message, tag=True):
+class DigestDiffers(Message, frozen=True, tag=True):
     """The asker's parameters at ``version`` are not ours: a split brain. The asker must stop."""
 
     version: Count
     expected: Digest
 
 
-class HeadAnnounced(Message, tag=True):
+class HeadAnnounced(Message, frozen=True, tag=True):
     """A rare hint that the log has grown, or that the run is over."""
 
     head: Count

@@ -18,7 +18,8 @@ class StalenessSettings:
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
     rule: Literal["constant", "polynomial", "hinge", "cutoff"] = "constant"
-    """constant: 1. polynomial: (1 + tau)^-exponent. hinge: 1 up to hinge_from, then 1 / (hinge_slope (tau - hinge_from) + 1). cutoff: 1 up to versions_max, then refused."""
+    """constant: 1. polynomial: (1 + tau)^-exponent. hinge: 1 up to hinge_from, then 1 / (hinge_slope (tau - hinge_from) + 1).
+    cutoff: 1 up to versions_max, then refused."""
     exponent: Annotated[float, Ge(0)] = 0.5
     """a of the polynomial rule (FedAsync, arXiv:1903.03934)."""
     hinge_slope: Annotated[float, Gt(0)] = 10.0
@@ -52,7 +53,7 @@ class EdgeClientSettings:
     probes: Annotated[int, Ge(0), Le(4096)] = 5
     """P: perturbed forwards per step. 0 is the frozen client: it feeds the server and never moves."""
     dual_policy: Literal["eager", "fresh"] = "eager"
-    """eager: the dual comes as soon as the smashed data arrive. fresh: it is evaluated again when the perturbed forwards are done."""
+    """eager: the dual comes as soon as the smashed data arrive. fresh: it is evaluated anew when the perturbed forwards are done."""
     steps_unanswered_max: Annotated[int, Ge(1), Le(16)] = 1
     """Steps sent but not yet accepted before the client waits. 1 with K = number of clients is the synchronous method."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
@@ -67,7 +68,8 @@ class SplitServerSettings:
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
     staleness: StalenessSettings = field(default_factory=StalenessSettings)
-    """The server's own policy: how much activations of an older client half count in its step. Down-weighting hurts (docs), so: constant."""
+    """The server's own policy: how much activations of an older client half count in its step. Down-weighting them hurts, hence
+    constant."""
     queue_max: Annotated[int, Ge(1)] = 256
     """Smashed data waiting for the learner; above it the answer is busy."""
     answers_remembered_max: Annotated[int, Ge(1)] = 2
