@@ -1,0 +1,124 @@
+"""Settings of the modelled world: devices, computing times, links and outages. Scenario files hold these very structs.
+
+All times are modelled seconds. Zero means "none" or "unlimited" where a field says so, so that a scenario can switch a
+thing off without a special value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+_SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
+"""How pydantic reads these dataclasses when they stand in a scenario file."""
+
+AbsenceKind = Literal["pause", "crash"]
+"""pause: the device is suspended and its link is down; memory, job and timers resume on return. crash: memory is lost; agent
+and learner are made anew and start with a higher boot number and what they had persisted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropoutSettings:
+    """How often a device drops out by itself, and for how long."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    mean_time_between_s: Annotated[float, Ge(0)] = 0.0
+    """Mean of the exponential time a device stays before it drops out. 0: it never does."""
+    mean_absence_s: Annotated[float, Gt(0)] = 30.0
+    """Mean of the exponential time a device is away."""
+    kind: AbsenceKind = "pause"
+    """pause: suspended, memory kept, link down. crash: memory lost, rejoins with a higher boot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetGroup:
+    """Some client devices of one sort."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    count: Annotated[int, Ge(1), Le(1_000_000)] = 1
+    """How many devices."""
+    speed_factor: Annotated[float, Gt(0)] = 1.0
+    """How many times slower than the reference device of ``[compute]``; 10 is ten times slower."""
+    jitter_sigma: Annotated[float, Ge(0), Le(3)] = 0.0
+    """Sigma of a log-normal factor (median 1) drawn anew for every job. 0: no jitter."""
+    dropout: DropoutSettings = field(default_factory=DropoutSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComputeSettings:
+    """How long jobs take. What is measurement only (evaluation, snapshots, the services' own replay, the golden proof) takes none."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    forward_s: Annotated[float, Ge(0)] = 0.1
+    """One forward pass of the client half over one batch on the reference device."""
+    project_s: Annotated[float, Ge(0)] = 0.002
+    """The inner products of one step on the reference device."""
+    replay_term_s: Annotated[float, Ge(0)] = 0.0005
+    """Replaying one term of a log entry (P directions) on the reference device; installing a snapshot costs as much."""
+    backward_s: Annotated[float, Ge(0)] = 0.01
+    """One training step of the split server; a dual without a step takes two thirds of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """The clients' links (one up, one down each), and the link between the two services."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    latency_s: Annotated[float, Ge(0)] = 0.02
+    """One-way latency of a client link."""
+    latency_jitter_s: Annotated[float, Ge(0)] = 0.0
+    """Upper bound of a uniform extra latency, drawn per message. It never reorders by itself."""
+    uplink_bytes_per_s: Annotated[float, Ge(0)] = 0.0
+    """From a client. A link is busy while it transmits: messages wait for each other. 0: unlimited."""
+    downlink_bytes_per_s: Annotated[float, Ge(0)] = 0.0
+    """To a client. 0: unlimited."""
+    loss: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Probability that a message never arrives."""
+    duplication: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Probability that a message that arrives, arrives twice."""
+    reordering: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Probability that a message is held back, so that later ones overtake it."""
+    reordering_delay_s: Annotated[float, Ge(0)] = 1.0
+    """Upper bound of the uniform time a message is held back, and by which a duplicate is late."""
+    service_latency_s: Annotated[float, Ge(0)] = 0.001
+    """One-way latency between split server and aggregator; their bandwidth is unlimited."""
+    service_faults: bool = False
+    """Whether loss, duplication and reordering strike between split server and aggregator too."""
+    peer_gone_after_s: Annotated[float, Ge(0)] = 30.0
+    """A peer silent for so long is reported gone to split server and aggregator, as a broker's last will would. 0: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """One planned absence of one agent, services included."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    agent: str
+    """Its name: ``aggregator``, ``split_server``, ``client-3``."""
+    at_s: Annotated[float, Ge(0)]
+    """When it goes."""
+    absence_s: Annotated[float, Gt(0)]
+    """For how long."""
+    kind: AbsenceKind = "crash"
+    """pause: suspended, memory kept, link down. crash: memory lost, restarted with a higher boot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulationSettings:
+    """Bounds of a simulated run. Reaching one is an error: a healthy run ends because its agents are finished."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    events_max: Annotated[int, Ge(1)] = 100_000_000
+    """Events handled before the run is broken off."""
+    modelled_time_max_s: Annotated[float, Gt(0)] = 1e7
+    """Modelled time at which the run is broken off."""
+    trace_tail_events: Annotated[int, Ge(0), Le(1000)] = 20
+    """Events per agent remembered to tell the story when an agent fails. 0: none."""
