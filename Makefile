@@ -1,0 +1,58 @@
+# Every target makes .venv and installs what it needs by itself; the second call costs nothing.
+# A machine needs python3 (3.11 or later, with venv) and make. Another interpreter: make PYTHON=python3.12 test
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+SCENARIO ?= scenarios/quickstart.toml
+OPTIONS ?=
+PYTEST_OPTIONS ?= -n auto
+
+BIN := .venv/bin
+READY := .venv/ready
+BENCHMARKS := $(basename $(notdir $(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
+
+.PHONY: help simulate live test lint check bench soak clean
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo '  SCENARIO=scenarios/stragglers.toml chooses another run, OPTIONS="--seed 7" adds to its command line.'
+
+simulate: $(READY) ## train twenty clients in virtual time, on one thread
+	$(BIN)/hosfl simulate $(SCENARIO) $(OPTIONS)
+
+live: $(READY) ## the same agents over a real MQTT broker, which it starts by itself
+	$(BIN)/hosfl live $(SCENARIO) $(OPTIONS)
+
+test: $(READY) ## the test-suite, without the long campaigns
+	$(BIN)/python -m pytest -m "not soak" $(PYTEST_OPTIONS)
+
+lint: $(READY) ## format, lint, types and import contracts
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## lint and test: what a change must pass
+
+bench: $(READY) ## the figures that the documents quote
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+
+soak: $(READY) ## long campaigns: many more examples, schedules and planted bugs
+	$(BIN)/python -m pytest --hypothesis-profile=soak $(PYTEST_OPTIONS)
+
+clean: ## remove .venv and every cache (never runs/)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# hatchling comes first and from the same pins, so that the build of this package fetches nothing unpinned.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or later is needed, %s is %s: make PYTHON=python3.12 ..." % (sys.executable, sys.version.split()[0]))'
+	@echo "Installing into .venv (once; torch is large)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling
+	@$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[test,dev]' \
+		| { grep --line-buffered -E '^ *(Downloading|Using cached|Installing|ERROR)' || true; }
+	@touch $@
