@@ -1,0 +1,30 @@
+"""Settings of the live host. Scenario files hold this very struct; each field's text is its documentation everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, Gt, Le
+
+_SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
+"""How pydantic reads these dataclasses when they stand in a scenario file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSettings:
+    """How agents run on the wall clock."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    time_scale: Annotated[float, Gt(0), Le(1000)] = 1.0
+    """Wall seconds per modelled second: 0.1 runs ten times faster than modelled. Agents live in modelled time: their timers, the modelled
+    durations of jobs and the modelled delays of links are all waited in this scale. 1 for real devices."""
+    events_max: Annotated[int, Ge(16)] = 4096
+    """Events waiting for one agent; when so many wait, nothing more is taken from its transport."""
+    sends_delayed_max: Annotated[int, Ge(1)] = 4096
+    """Sends of one agent waiting out their modelled link delay; above it a send is dropped and counted."""
+    workers: Annotated[int, Ge(1), Le(64)] = 1
+    """Worker threads that compute the jobs of all agents of this process. 1 serialises the learners' work."""
+    stop_s: Annotated[float, Gt(0)] = 10.0
+    """At most so long a stopping host waits for the job under way and for its last messages to leave."""
