@@ -1,0 +1,103 @@
+"""Settings of the learning room: what is learnt, how the client half is probed, how the server half steps.
+
+Scenario files hold these very structs; each field's text is its documentation everywhere. The seed is not among them: one seed
+belongs to the whole run, and every source of randomness here is a named key derived from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+
+_SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
+"""How pydantic reads these dataclasses when they stand in a scenario file."""
+
+Width = Annotated[int, Ge(1), Le(65536)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """A model by name and the place where it is cut. Everything listed for the client lies before the cut layer."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    name: Literal["mlp", "cnn"] = "mlp"
+    """mlp: fully connected layers. cnn: 3x3 convolutions, each followed by 2x2 pooling, before the cut; fully connected after it."""
+    client_widths: Annotated[tuple[Width, ...], MinLen(1), MaxLen(8)] = (8,)
+    """Outputs of each client layer (mlp: units, cnn: channels); the last one is the width of the cut."""
+    server_widths: Annotated[tuple[Width, ...], MaxLen(8)] = (64,)
+    """Units of each hidden server layer; the layer onto the classes is added."""
+    activation: Literal["relu", "tanh"] = "tanh"
+    """After every layer but the last of the server half."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionSettings:
+    """How the training samples are dealt to the clients: each sample to exactly one client."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    rule: Literal["iid", "dirichlet", "shards"] = "dirichlet"
+    """iid: equal random parts. dirichlet: each class is shared out by its own Dirichlet draw. shards: sorted by label, cut into
+    equal shards, a few for each client."""
+    dirichlet_alpha: Annotated[float, Gt(0)] = 0.5
+    """Concentration of the dirichlet rule; small is skewed."""
+    shards_per_client: Annotated[int, Ge(1), Le(1000)] = 2
+    """Shards for each client under the shards rule."""
+    samples_min: Annotated[int, Ge(1)] = 1
+    """Every client gets at least so many samples, taken from the richest if need be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSettings:
+    """What is learnt: data, model and how the data are spread over the clients."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    data: Literal["digits", "toy"] = "digits"
+    """digits: 1,797 real handwritten digits, 8x8, 10 classes. toy: synthetic clusters, for tests and for very many clients."""
+    toy_samples: Annotated[int, Ge(40), Le(10_000_000)] = 2000
+    """Samples of the toy data."""
+    test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2
+    """Part of each class held out for evaluation."""
+    batch_size: Annotated[int, Ge(1), Le(65536)] = 32
+    """Samples in one client step; drawn with replacement where a client has fewer."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    partition: PartitionSettings = field(default_factory=PartitionSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZerothOrderSettings:
+    """The client half's estimator."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    mu: Annotated[float, Gt(0), Le(1)] = 1e-3
+    """Smoothing: how far a probe moves each parameter. 1e-4 to 1e-2 makes little difference."""
+    digests_kept_max: Annotated[int, Ge(1)] = 4096
+    """Digests of past versions that a version store remembers; an older one is computed anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstOrderSettings:
+    """The server half's optimiser."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    optimizer: Literal["sgd", "momentum", "adamw"] = "adamw"
+    """sgd and momentum feel the gradient weight of a stale step; adamw normalises most of it away."""
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Of the momentum optimiser: m = momentum m + g."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """Decoupled: parameters shrink by learning_rate weight_decay at each step, whatever the optimiser."""
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Of adamw: decay of the mean gradient."""
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
+    """Of adamw: decay of the mean squared gradient."""
+    epsilon: Annotated[float, Gt(0)] = 1e-8
+    """Of adamw: added to the root of the mean squared gradient."""
+    evaluation_batch: Annotated[int, Ge(1), Le(65536)] = 1024
+    """Held-out samples evaluated in one forward pass."""
