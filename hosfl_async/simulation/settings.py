@@ -120,5 +120,5 @@ class SimulationSettings:
     """Events handled before the run is broken off."""
     modelled_time_max_s: Annotated[float, Gt(0)] = 1e7
     """Modelled time at which the run is broken off."""
-    trace_tail_events: Annotated[int, Ge(0), Le(1000)] = 20
-    """Events per agent remembered to tell the story when an agent fails. 0: none."""
+    story_events_kept: Annotated[int, Ge(0), Le(1_000_000)] = 5000
+    """Latest events of the run, kept in memory to tell an agent's story when it fails. 0: none."""
