@@ -15,13 +15,18 @@ from msgspec import Meta, Struct
 
 SCHEMA_VERSION = 1
 
+PROBES_MAX = 4096
+"""P is at most this; the bound also keeps a list of one-byte numbers from growing 32-fold in memory."""
+
 AGGREGATOR = "aggregator"
 SPLIT_SERVER = "split_server"
 CLIENTS = "clients"
 """Group name: a message sent to it goes to every client. Used for rare hints only, never per commit."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+\Z")]
+"""An agent's name; it stands in topics and paths. ``\\Z``, because ``$`` would let a trailing newline through."""
+
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 ITEM_BYTES = {"float32": 4, "int64": 8}
@@ -77,7 +82,7 @@ _TERM_HEAD = Packing("<HQQQI")
 
 
 def chain_hash(previous: bytes, version: int, terms: tuple[Term, ...]) -> bytes:
-    """BLAKE2b-256 over the previous chain value and this entry, packed little-endian as written in docs/protocol.md."""
+    """BLAKE2b-256 over the previous chain value and this entry, packed little-endian as written in docs/protocol-wire.md."""
     state = blake2b(previous, digest_size=32)
     state.update(_ENTRY_HEAD.pack(version, len(terms)))
     for term in terms:
@@ -168,7 +173,7 @@ class ProjectedGradients(Message, frozen=True, tag=True):
 
     step: StepId
     base_version: Count
-    projected_gradients: tuple[float, ...]
+    projected_gradients: Annotated[tuple[float, ...], Meta(max_length=PROBES_MAX)]
 
 
 class Accepted(Message, frozen=True, tag=True):
