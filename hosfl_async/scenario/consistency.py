@@ -1,0 +1,82 @@
+"""Settings that are each allowed but cannot stand together. Every rule here spares a run that would hang or show nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hosfl_async.errors import SettingsError
+from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
+from hosfl_async.scenario.problems import Source
+from hosfl_async.scenario.schema import Scenario
+
+
+def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    """One problem for each rule that the scenario breaks."""
+    yield from _probes(scenario, source)
+    yield from _buffer(scenario, source)
+    yield from _bounds(scenario, source)
+    yield from _outages(scenario, source)
+
+
+def _probes(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    if scenario.shared.probes == 0 and scenario.method != "frozen_client":
+        yield source.problem(
+            ("shared", "probes"),
+            f"without probes the clients of {scenario.method} never move",
+            expected="at least 1",
+            found="0",
+            mend='method = "frozen_client" is the control',
+        )
+
+
+def _buffer(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    wanted, steps = scenario.aggregator.buffer_contributions, scenario.client.steps_unanswered_max
+    if wanted > scenario.clients * steps:
+        yield source.problem(
+            ("aggregator", "buffer_contributions"),
+            "the buffer can never fill: every entry would wait for the deadline",
+            expected=f"at most {scenario.clients * steps} (clients times client.steps_unanswered_max)",
+            found=str(wanted),
+        )
+    slowest_s = max(_step_s(scenario, group.speed_factor) for group in scenario.fleet)
+    if scenario.method == "hosfl_sync" and scenario.aggregator.buffer_deadline_s <= slowest_s:
+        yield source.problem(
+            ("aggregator", "buffer_deadline_s"),
+            "the slowest client misses the deadline, so the run is not synchronous",
+            expected=f"above {slowest_s:.4g} s, the modelled step of the slowest client",
+            found=f"{scenario.aggregator.buffer_deadline_s:g}",
+        )
+
+
+def _step_s(scenario: Scenario, speed_factor: float) -> float:
+    """Modelled seconds of one client step at median speed, the server serving the whole fleet first."""
+    compute, network = scenario.compute, scenario.network
+    device_s = (scenario.shared.probes + 1) * compute.forward_s + compute.project_s
+    return device_s * speed_factor + 3 * network.latency_s + scenario.clients * compute.backward_s
+
+
+def _bounds(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    if scenario.clients > scenario.aggregator.clients_max:
+        yield source.problem(
+            ("aggregator", "clients_max"),
+            "smaller than the fleet",
+            expected=f"at least {scenario.clients}",
+            found=str(scenario.aggregator.clients_max),
+        )
+    retry = scenario.shared.retry
+    if retry.max_s < retry.first_s:
+        yield source.problem(
+            ("shared", "retry", "max_s"), "smaller than first_s", expected=f"at least {retry.first_s:g}", found=f"{retry.max_s:g}"
+        )
+
+
+def _outages(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    names = {AGGREGATOR, SPLIT_SERVER, *(name for name, _ in scenario.devices())} if scenario.outages else set()
+    for index, outage in enumerate(scenario.outages):
+        if outage.agent not in names:
+            yield source.problem(
+                ("outages", index, "agent"),
+                "no such agent",
+                expected=f"{AGGREGATOR}, {SPLIT_SERVER}, or client-1 to client-{scenario.clients}",
+                found=outage.agent,
+            )

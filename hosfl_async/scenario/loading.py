@@ -1,0 +1,172 @@
+"""From a TOML file, overrides and a seed to a scenario, or to every problem that stands in the way, all at once.
+
+The order matters: what the command line overrides comes first, then what the method fixes by definition, then the schema, then the
+copying of ``[shared]`` into the agents' structs, then the rules between settings. A value that the file itself writes against its own
+method is a problem; a method chosen on the command line wins over the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from math import isfinite
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from hosfl_async.errors import SettingsError
+from hosfl_async.scenario.consistency import contradictions
+from hosfl_async.scenario.problems import Path, Source, dotted, explain, found, key_lines
+from hosfl_async.scenario.schema import SHARED, Scenario, adapter, fixed_by_method
+
+Tables = dict[str, Any]
+_OVERRIDE = re.compile(r"[\w-]+(\[\d+\])*(\.[\w-]+(\[\d+\])*)*", re.ASCII)
+_DEPTH_MAX = 8
+"""Keys on the way to a value; twice as deep as the schema goes."""
+
+
+def load_scenario(path: str | FilePath, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
+    """Read the scenario file ``path``, with ``overrides`` such as ``"fleet[0].count=3"`` and ``seed`` put in its place.
+
+    Raises ``SettingsError``; one that names several problems lists them line by line.
+    """
+    scenario, problems = _load(path, overrides, seed)
+    if len(problems) > 1:
+        raise SettingsError(str(path), "\n  ".join([f"{len(problems)} problems", *map(str, problems)]))
+    if problems:
+        raise problems[0]
+    assert scenario is not None
+    return scenario
+
+
+def find_problems(path: str | FilePath, overrides: Sequence[str] = (), seed: int | None = None) -> tuple[SettingsError, ...]:
+    """Everything that is wrong with the file; empty if ``load_scenario`` would succeed."""
+    return tuple(_load(path, overrides, seed)[1])
+
+
+def _load(path: str | FilePath, overrides: Sequence[str], seed: int | None) -> tuple[Scenario | None, list[SettingsError]]:
+    try:
+        text = _read(FilePath(path))
+        tables = _parse(str(path), text)
+        source = Source(str(path), key_lines(text))
+        for override in overrides if seed is None else [*overrides, f"seed={seed}"]:
+            source.overridden.add(_override(tables, override))
+    except SettingsError as problem:
+        return None, [problem]
+    problems = [*_fix_by_method(tables, source), *_misplaced(tables, source)]
+    if odd := [*_odd_values(tables, (), source)]:
+        return None, problems + odd
+    try:
+        scenario = adapter().validate_json(json.dumps(tables), strict=True).agree()
+    except ValidationError as error:
+        return None, problems + explain(error, source)
+    return scenario, [*problems, *contradictions(scenario, source)]
+
+
+def _read(path: FilePath) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise SettingsError(str(path), "not UTF-8", found=f"byte 0x{error.object[error.start]:02x} at offset {error.start}") from None
+    except FileNotFoundError:
+        raise SettingsError(str(path), "no such file", mend="scenarios/ holds examples") from None
+    except OSError as error:
+        raise SettingsError(str(path), f"cannot be read: {error.strerror}") from None
+
+
+def _parse(file: str, text: str) -> Tables:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problem, _, place = str(error).partition(" (at ")
+        numbers = re.findall(r"\d+", place)
+        where = ":".join([file, *numbers]) if numbers else file
+        raise SettingsError(where, f"not TOML: {problem}" + (" at the end of the file" if place.startswith("end") else "")) from None
+    except RecursionError:
+        raise SettingsError(file, "not TOML: nested too deeply") from None
+
+
+def _override(tables: Tables, override: str) -> Path:
+    """Put one ``key.path=value`` in its place; a value that is not TOML is a string. Returns the path."""
+    key, equals, text = override.partition("=")
+    where = f"--set {override}"
+    if not equals or not _OVERRIDE.fullmatch(key.strip()):
+        raise SettingsError(where, "not an override", expected="key.path=value, such as fleet[0].count=3", found=override)
+    path: Path = tuple(int(part) if part.isdecimal() else part for part in re.findall(r"[\w-]+", key))
+    place: Any = tables
+    for part, following in pairwise(path):
+        if isinstance(part, str) and isinstance(place, dict):
+            place = place.setdefault(part, [] if isinstance(following, int) else {})
+        else:
+            place = _item(place, part, where)
+    if isinstance(path[-1], int):
+        _item(place, path[-1], where)
+    elif not isinstance(place, dict):
+        raise SettingsError(where, f"{dotted(path[:-1])} is not a table")
+    place[path[-1]] = _override_value(text)
+    return path
+
+
+def _override_value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text.strip()
+    return parsed["value"] if len(parsed) == 1 else text.strip()
+
+
+def _item(place: Any, part: str | int, where: str) -> Any:
+    if not isinstance(place, list) or not isinstance(part, int):
+        raise SettingsError(where, f"there is no {part} to go into")
+    if part >= len(place):
+        raise SettingsError(where, f"there is no item [{part}]", expected=f"an index below {len(place)}")
+    return place[part]
+
+
+def _fix_by_method(tables: Tables, source: Source) -> Iterator[SettingsError]:
+    """Write what the method fixes into ``tables``; yields a problem for each value that contradicts it."""
+    fleet = tables.get("fleet")
+    groups = fleet if isinstance(fleet, list) else []
+    counts = [group.get("count", 1) for group in groups if isinstance(group, dict)]
+    clients = sum(count for count in counts if isinstance(count, int))
+    method = tables.get("method", "hosfl_async")
+    for key, value in fixed_by_method(str(method), clients).items():
+        path: Path = tuple(key.split("."))
+        place: Any = tables
+        for part in path[:-1]:
+            place = place.setdefault(part, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            continue  # the schema will say what is wrong there
+        chosen_here = ("method",) in source.overridden and path not in source.overridden
+        written = value if chosen_here else place.get(path[-1], value)
+        if written != value:
+            yield source.problem(path, f"method {method} fixes this", expected=found(value), found=found(written), mend="leave it out")
+        place[path[-1]] = value
+
+
+def _misplaced(tables: Tables, source: Source) -> Iterator[SettingsError]:
+    for table, keys in SHARED.items():
+        written = tables.get(table)
+        for key in keys:
+            if isinstance(written, dict) and key in written:
+                yield source.problem((table, key), "unknown key", mend=f"it is written once for all agents: shared.{key}")
+
+
+def _odd_values(value: Any, path: Path, source: Source) -> Iterator[SettingsError]:
+    """What TOML can say and a scenario cannot: numbers that are not finite, dates and times, tables without end."""
+    if len(path) > _DEPTH_MAX:
+        yield source.problem(path, "nested too deeply")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _odd_values(inner, (*path, key), source)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _odd_values(inner, (*path, index), source)
+    elif isinstance(value, float) and not isfinite(value):
+        yield source.problem(path, "not allowed", expected="a finite number", found=str(value))
+    elif not isinstance(value, str | bool | int | float):
+        yield source.problem(path, "not allowed", expected="no date or time", found=str(value))

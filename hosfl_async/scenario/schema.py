@@ -1,0 +1,176 @@
+"""The schema of a scenario: one struct that composes the rooms' own settings, so that nothing is declared twice.
+
+Three things are written once and hold in several places. ``[shared]`` holds what several agents must agree on; :meth:`Scenario.agree`
+copies it into their structs, and a scenario file may not repeat it there. ``method`` fixes some settings by its very meaning
+(:func:`fixed_by_method`). ``seed`` is the root of every random draw of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Le, MinLen
+from pydantic import StringConstraints, TypeAdapter
+
+from hosfl_async.agents.settings import AggregatorSettings, EdgeClientSettings, RetrySettings, SplitServerSettings
+from hosfl_async.broker.settings import BrokerSettings
+from hosfl_async.learning.settings import FirstOrderSettings, TaskSettings, ZerothOrderSettings
+from hosfl_async.live.settings import LiveSettings
+from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, Outage, SimulationSettings
+
+_SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+Method = Literal["hosfl_async", "hosfl_sync", "frozen_client"]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Count = Annotated[int, Ge(0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSettings:
+    """What several agents must agree on: written here once, never in their own tables."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    probes: Annotated[int, Ge(0), Le(4096)] = 5
+    """P: perturbed forwards per client step, and scalars in every contribution. 0 with method frozen_client only."""
+    digest_every_versions: Annotated[int, Ge(1)] = 50
+    """Everyone digests the client half at multiples of this version, so that a split brain shows at once."""
+    retry: RetrySettings = field(default_factory=RetrySettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectations:
+    """What the run is held to. Each bound names a figure of ``summary.json``; one left out is not checked. Never a wall time."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    accuracy_min: Fraction | None = None
+    """Least ``accuracy_final``."""
+    accuracy_control_max: Fraction | None = None
+    """Greatest ``accuracy_frozen_control``: where a frozen client does as well, the run shows nothing."""
+    digests_agree: bool = True
+    """``digests_agree`` must be true: every digest that anyone reported equals the aggregator's at that version."""
+    staleness_max: Count | None = None
+    """Greatest ``staleness.max``, in versions."""
+    stale_max: Count | None = None
+    """Greatest ``counts.stale``."""
+    refused_max: Count | None = None
+    """Greatest ``counts.refused``."""
+    dropped_min: Count | None = None
+    """Least ``counts.dropped``: shows that the faults of the scenario did strike."""
+    dropped_max: Count | None = None
+    """Greatest ``counts.dropped``."""
+    duplicate_min: Count | None = None
+    """Least ``counts.duplicate``."""
+    retried_min: Count | None = None
+    """Least ``counts.retried``."""
+    retried_max: Count | None = None
+    """Greatest ``counts.retried``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One run of asynchronous hybrid-order split federated learning, complete: with the same scenario, the same numbers."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+    """Names the run folder and stands in every report."""
+    seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
+    """Root of every random draw: initial parameters, directions, partition, batches, devices, links."""
+    method: Method = "hosfl_async"
+    """hosfl_async: commits after a few contributions, whoever they are from. hosfl_sync: the paper's method, one entry per step of the
+    whole fleet; fixes buffer, staleness rules and steps under way. frozen_client: the control; clients feed the server and never move."""
+    task: TaskSettings = field(default_factory=TaskSettings)
+    shared: SharedSettings = field(default_factory=SharedSettings)
+    client: EdgeClientSettings = field(default_factory=EdgeClientSettings)
+    server: SplitServerSettings = field(default_factory=SplitServerSettings)
+    aggregator: AggregatorSettings = field(default_factory=AggregatorSettings)
+    zeroth_order: ZerothOrderSettings = field(default_factory=ZerothOrderSettings)
+    first_order: FirstOrderSettings = field(default_factory=FirstOrderSettings)
+    fleet: Annotated[tuple[FleetGroup, ...], MinLen(1)]
+    """Groups of client devices; the clients are numbered through all groups from client-1 on."""
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    outages: tuple[Outage, ...] = ()
+    """Planned absences of single agents."""
+    simulation: SimulationSettings = field(default_factory=SimulationSettings)
+    broker: BrokerSettings = field(default_factory=BrokerSettings)
+    live: LiveSettings = field(default_factory=LiveSettings)
+    expect: Expectations = field(default_factory=Expectations)
+
+    @property
+    def clients(self) -> int:
+        """Number of clients."""
+        return sum(group.count for group in self.fleet)
+
+    def devices(self) -> Iterator[tuple[str, FleetGroup]]:
+        """Every client's name and the group it belongs to: ``client-1`` is the first of the first group."""
+        number = 0
+        for group in self.fleet:
+            for _ in range(group.count):
+                number += 1
+                yield f"client-{number}", group
+
+    def agree(self) -> Scenario:
+        """The same scenario with ``shared`` copied into every struct that has a field of that name."""
+        agents = {
+            table: replace(getattr(self, table), **{key: getattr(self.shared, key) for key in keys}) for table, keys in SHARED.items()
+        }
+        return replace(self, **agents)
+
+    def frozen_control(self) -> Scenario:
+        """The same run with clients that never move: what the split server reaches alone. Every report shows it beside the accuracy."""
+        return replace(self, method="frozen_client", shared=replace(self.shared, probes=0)).agree()
+
+
+def _shared_keys(settings: type) -> tuple[str, ...]:
+    own = {each.name for each in fields(settings)}
+    return tuple(each.name for each in fields(SharedSettings) if each.name in own)
+
+
+SHARED = {
+    "client": _shared_keys(EdgeClientSettings),
+    "server": _shared_keys(SplitServerSettings),
+    "aggregator": _shared_keys(AggregatorSettings),
+}
+"""Table -> its keys that stand in ``[shared]`` instead."""
+
+
+def fixed_by_method(method: str, clients: int) -> dict[str, Any]:
+    """Dotted key -> value that ``method`` means by definition, for a fleet of ``clients``."""
+    if method == "frozen_client":
+        return {"shared.probes": 0}
+    if method == "hosfl_sync":
+        return {
+            "aggregator.buffer_contributions": clients,
+            "aggregator.staleness.rule": "constant",
+            "client.steps_unanswered_max": 1,
+            "server.staleness.rule": "constant",
+        }
+    return {}
+
+
+@cache
+def adapter() -> TypeAdapter[Scenario]:
+    """Validates a scenario; built once, at its first use."""
+    return TypeAdapter(Scenario)
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a scenario file, with every field's text. The keys of ``[shared]`` stand there only."""
+    document = adapter().json_schema()
+    for table, keys in SHARED.items():
+        definition = document["$defs"][type_name(document["properties"][table])]
+        for key in keys:
+            del definition["properties"][key]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
+
+
+def type_name(node: dict[str, Any]) -> str:
+    """Name of the definition that a schema node refers to, or the empty string."""
+    return str(node.get("$ref", "")).removeprefix("#/$defs/")

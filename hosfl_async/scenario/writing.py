@@ -1,0 +1,40 @@
+"""A scenario written back as TOML, every value explicit: what a run folder keeps, and what gives the same run again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hosfl_async.scenario.schema import SHARED, Scenario
+
+
+def to_toml(scenario: Scenario) -> str:
+    """The resolved scenario; ``load_scenario`` reads it back as an equal one. Bounds that are not set are left out."""
+    return "\n".join(_table((), scenario)).strip() + "\n"
+
+
+def _table(path: tuple[str, ...], settings: Any, header: str = "") -> list[str]:
+    lines, tables = ["", header] if header else [], []
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        inner = (*path, each.name)
+        if value is None or each.name in SHARED.get(".".join(path), ()):
+            continue
+        if is_dataclass(value):
+            tables += _table(inner, value, f"[{'.'.join(inner)}]")
+        elif isinstance(value, tuple) and value and is_dataclass(value[0]):
+            tables += [line for item in value for line in _table(inner, item, f"[[{'.'.join(inner)}]]")]
+        else:
+            lines.append(f"{each.name} = {_value(value)}")
+    return lines + tables
+
+
+def _value(value: str | bool | int | float | tuple[Any, ...]) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return repr(value)
