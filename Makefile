@@ -47,12 +47,12 @@ soak: $(READY) ## long campaigns: many more examples, schedules and planted bugs
 clean: ## remove .venv and every cache (never runs/)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-# hatchling comes first and from the same pins, so that the build of this package fetches nothing unpinned.
+# The build backend comes first and from the same pins, so that the build of this package fetches nothing unpinned.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or later is needed, %s is %s: make PYTHON=python3.12 ..." % (sys.executable, sys.version.split()[0]))'
 	@echo "Installing into .venv (once; torch is large)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
 	@$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[test,dev]' \
 		| { grep --line-buffered -E '^ *(Downloading|Using cached|Installing|ERROR)' || true; }
 	@touch $@
