@@ -59,7 +59,8 @@ class Projected(Struct, frozen=True, gc=False):
 
 
 class Replay(Struct, frozen=True, gc=False):
-    """Apply entries in order; digest the parameters after each version in ``digest_at``. -> ``Replayed``"""
+    """Apply entries in order; digest the parameters at each version in ``digest_at``, which may include the one at hand
+    before the first entry; ``entries`` may be empty. -> ``Replayed``"""
 
     entries: tuple[LogEntry, ...]
     digest_at: tuple[int, ...] = ()

@@ -72,8 +72,10 @@ class SplitServerSettings:
     constant."""
     queue_max: Annotated[int, Ge(1)] = 256
     """Smashed data waiting for the learner; above it the answer is busy."""
-    answers_remembered_max: Annotated[int, Ge(1)] = 2
-    """Last answers (and, under policy fresh, activations) remembered per client, so that a retry never trains twice."""
+    queue_bytes_max: Annotated[int, Ge(1)] = 512 * 2**20
+    """Bytes of activations waiting for the learner; above it the answer is busy."""
+    answers_remembered_max: Annotated[int, Ge(1)] = 4096
+    """Latest steps at the cut whose dual (under policy fresh also the activations) is remembered for repetitions."""
     evaluate_every_steps: Annotated[int, Ge(0)] = 250
     """Server steps between two evaluations on held-out data. 0: only at the end."""
     digest_every_versions: Annotated[int, Ge(1)] = 50

@@ -1,0 +1,365 @@
+"""The aggregator: admits projected gradients, commits log entries, serves the log, and knows when the run is over.
+
+Theory. The log is the only truth about the client half; a client step is in it exactly once or never. Three rules suffice:
+
+* *Admission is idempotent.* The answer to every recent step is remembered per client (and rebuilt from the log after a restart), so
+  a repeated message changes nothing and gets the first answer. A step older than the remembered window is superseded, never added.
+* *Acceptance follows durability.* ``Accepted`` is sent after ``Persist`` of the entry that holds the step. A contribution that waits
+  in the buffer is promised nothing: if the aggregator dies, its client sends it again.
+* *An incarnation is granted, not claimed.* Each boot of a client joins and is granted the next number; steps of an older one are fenced.
+
+A deadline commits a buffer that does not fill, so dropouts never stall the system. Nothing here costs O(clients) per commit.
+Conservation, checked by ``validate``: received = accepted + duplicate + stale + fenced + superseded + malformed + late + impostor
++ waiting in the buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from msgspec import structs
+
+from hosfl_async.agent import (
+    Effect,
+    Event,
+    JobDone,
+    JobFailed,
+    PeerGone,
+    Persist,
+    Received,
+    Record,
+    RunJob,
+    Send,
+    SetTimer,
+    Started,
+    Stopping,
+    TimerFired,
+)
+from hosfl_async.agents.backoff import pause_s
+from hosfl_async.agents.membership import Member, Membership
+from hosfl_async.agents.own_half import OwnHalf
+from hosfl_async.agents.settings import AggregatorSettings
+from hosfl_async.agents.staleness import staleness_weight
+from hosfl_async.agents.update_buffer import Contribution, UpdateBuffer
+from hosfl_async.agents.update_log import UpdateLog
+from hosfl_async.errors import AgentError
+from hosfl_async.jobs import Introduce, Introduced
+from hosfl_async.messages import (
+    AGGREGATOR,
+    CLIENTS,
+    SPLIT_SERVER,
+    Accepted,
+    CatchUp,
+    ClientJoined,
+    DigestDiffers,
+    EntryCommitted,
+    HeadAnnounced,
+    Join,
+    JoinRefused,
+    LogPage,
+    ProjectedGradients,
+    Refused,
+    Welcome,
+)
+
+Refusal = Literal["stale", "fenced", "superseded", "malformed", "finished"]
+_REFUSALS = ("stale", "fenced", "superseded", "malformed", "late")
+
+
+class Aggregator:
+    """Sans-IO state machine; see the module's text. Its learner holds a copy of the client half for snapshots and digests."""
+
+    def __init__(self, settings: AggregatorSettings, name: str = AGGREGATOR) -> None:
+        self.name = name
+        self.counts: dict[str, int] = dict.fromkeys(
+            ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "joined", "join_refused", "strangers", "by_deadline",
+             "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone"), 0,
+        )  # fmt: skip
+        self.log = UpdateLog()
+        self.confirmed: set[str] = set()
+        """Peers whose digest at the final head was compared with ours and is equal."""
+        self._settings = settings
+        self._buffer = UpdateBuffer(settings)
+        self._members = Membership(clients_max=settings.clients_max, window=settings.answers_remembered_max)
+        self._own_half = OwnHalf(settings, self.log)
+        self._gone: set[str] = set()
+        self._awaited: set[str] | None = None
+        self._early: dict[str, Join] = {}
+        self._introduced: Introduced | None = None
+        self._busy = False
+        self._accepted_before = 0
+        self._farewells = 0
+        self._now = 0.0
+        self._effects: list[Effect] = []
+        self._receivers: dict[type, Callable[[str, Any], None]] = {
+            Join: self._on_join,
+            ProjectedGradients: self._on_projected_gradients,
+            CatchUp: self._on_catch_up,
+        }
+
+    # -- what others may read -----------------------------------------------------------------------------
+
+    @property
+    def steps_in_log(self) -> int:
+        return self._accepted_before + self.counts["accepted"]
+
+    @property
+    def over(self) -> bool:
+        """The run has all its client steps."""
+        return self.steps_in_log >= self._settings.client_steps
+
+    @property
+    def final_digest(self) -> bytes | None:
+        """Digest of the client half at the final head, once known."""
+        return self._own_half.digest(self.log.head) if self.over else None
+
+    @property
+    def finished(self) -> bool:
+        """Over, and confirmed by every peer that is still there, or announced often enough."""
+        if self._awaited is None or self.final_digest is None:
+            return False
+        return not self._awaited or self._farewells > self._settings.farewells_max
+
+    # -- events -------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        self._now = now
+        self._effects = []
+        match event:
+            case Received(sender, message):
+                self._gone.discard(sender)
+                self._receivers[type(message)](sender, message)
+            case JobDone(_, result):
+                self._on_job_done(result)
+            case TimerFired(name):
+                self._on_timer(name)
+            case PeerGone(name):
+                self.counts["peers_gone"] += 1
+                self._gone.add(name)
+                if self._awaited is not None:
+                    self._awaited.discard(name)
+            case Started(_, records):
+                self._restore(records)
+                self._run(Introduce())
+            case JobFailed(job, reason):
+                raise AgentError(f"{self.name}: {type(job).__name__} failed: {reason}")
+            case Stopping():
+                pass
+        return self._effects
+
+    def _restore(self, records: tuple[Any, ...]) -> None:
+        """Rebuild log, members and answers from what was made durable."""
+        for record in records:
+            if isinstance(record, ClientJoined):
+                self._members.grant(record.client, record.boot, record.incarnation)
+                continue
+            self.log.restore(record.entry)
+            self._accepted_before += len(record.entry.terms)
+            for term in record.entry.terms:
+                if member := self._members.of(term.step.client, term.step.incarnation):
+                    member.remember(term.step.number, record.entry.version)
+
+    # -- joining ------------------------------------------------------------------------------------------
+
+    def _on_join(self, sender: str, join: Join) -> None:
+        if self._introduced is None:
+            if len(self._early) < self._settings.clients_max:
+                self._early[sender] = join  # answered as soon as our own golden replay is done
+            return
+        member = self._members.get(sender)
+        if member is not None and member.boot == join.boot:
+            self._welcome(sender, member)
+        elif reason := self._members.refusal(sender, join, self._introduced):
+            self.counts["join_refused"] += 1
+            self._send(sender, JoinRefused(join.boot, reason))
+        else:
+            incarnation = self._members.next_incarnation(sender)
+            self._effects.append(Persist(ClientJoined(sender, join.boot, incarnation)))
+            self.counts["joined"] += 1
+            self._welcome(sender, self._members.grant(sender, join.boot, incarnation))
+
+    def _welcome(self, client: str, member: Member) -> None:
+        if self._awaited is not None and client not in self.confirmed:
+            self._awaited.add(client)
+        self._send(client, Welcome(member.boot, member.incarnation, self.log.head, self.over))
+
+    # -- admission ----------------------------------------------------------------------------------------
+
+    def _on_projected_gradients(self, sender: str, message: ProjectedGradients) -> None:
+        self.counts["received"] += 1
+        step = message.step
+        member = self._members.of(sender, step.incarnation)
+        if step.client != sender:
+            self.counts["impostor"] += 1
+        elif member is None:
+            self._refuse(sender, message, "fenced")
+        elif step.number in member.answers:
+            self.counts["duplicate"] += 1
+            self._answer_again(sender, message, member.answers[step.number])
+        elif step.number <= member.floor:
+            self._refuse(sender, message, "superseded")
+        elif self.over:
+            self._refuse(sender, message, "finished")
+        else:
+            self._admit(sender, message, member)
+
+    def _admit(self, sender: str, message: ProjectedGradients, member: Member) -> None:
+        staleness = self.log.head - message.base_version
+        weight = staleness_weight(staleness, self._settings.staleness) if staleness >= 0 else 1.0
+        contribution = Contribution(message.step, message.base_version, message.projected_gradients, staleness, weight)
+        problem = self._try_add(contribution)
+        member.remember(message.step.number, problem)
+        if problem:
+            self._refuse(sender, message, problem)
+            return
+        values = {"staleness_versions": float(staleness), "weight": weight}
+        self._effects.append(Record("admitted", values, str(message.step)))
+        if self._buffer.full or self.steps_in_log + len(self._buffer) >= self._settings.client_steps:
+            self._commit(by_deadline=False)
+        elif len(self._buffer) == 1:
+            self._effects.append(SetTimer("deadline", self._settings.buffer_deadline_s))
+
+    def _try_add(self, contribution: Contribution) -> Literal["stale", "malformed"] | None:
+        """Put it into the buffer, or say why not."""
+        if contribution.weight == 0.0:
+            return "stale"
+        if contribution.staleness < 0 or len(contribution.projected_gradients) != self._settings.probes:
+            return "malformed"
+        try:
+            self._buffer.add(contribution)
+        except OverflowError:
+            return "malformed"
+        return None
+
+    def _refuse(self, sender: str, message: ProjectedGradients, reason: Refusal) -> None:
+        self.counts["late" if reason == "finished" else reason] += 1
+        self._answer_again(sender, message, reason)
+
+    def _answer_again(self, sender: str, message: ProjectedGradients, answer: int | Refusal | None) -> None:
+        if isinstance(answer, int):
+            self._send(sender, Accepted(message.step, answer, self.log.head, self.over))
+        elif answer is not None:
+            self._send(sender, Refused(message.step, answer, self.log.head, self.over))
+
+    def _commit(self, *, by_deadline: bool) -> None:
+        """One entry: durable first, answers second."""
+        contributions, terms = self._buffer.drain()
+        entry = self.log.append(terms)
+        self.counts["accepted"] += len(terms)
+        self.counts["by_deadline"] += by_deadline
+        self._effects.append(Persist(EntryCommitted(entry)))
+        self._effects.append(SetTimer("deadline", None))
+        values = {
+            "version": float(entry.version),
+            "client_steps": float(self.steps_in_log),
+            "contributions": float(len(terms)),
+            "staleness_mean_versions": sum(one.staleness for one in contributions) / len(contributions),
+            "by_deadline": float(by_deadline),
+        }
+        self._effects.append(Record("commit", values))
+        for term in terms:
+            if member := self._members.of(term.step.client, term.step.incarnation):
+                member.remember(term.step.number, entry.version)
+            self._send(term.step.client, Accepted(term.step, entry.version, self.log.head, self.over))
+        if self.over:
+            self._send(CLIENTS, HeadAnnounced(self.log.head, True))
+            self._say_farewell()
+        self._advance()
+
+    # -- serving the log ----------------------------------------------------------------------------------
+
+    def _on_catch_up(self, sender: str, message: CatchUp) -> None:
+        if sender not in self._members and sender != SPLIT_SERVER:
+            self.counts["strangers"] += 1
+            return
+        if self._compare(sender, message):
+            self._serve(sender, message.from_version)
+
+    def _compare(self, sender: str, message: CatchUp) -> bool:
+        """Compare the asker's digest with ours of the same version, if we still have it; False on a split brain."""
+        theirs = message.checkpoint
+        ours = self._own_half.digest(theirs.version) if theirs else None
+        if theirs is None or ours is None:
+            return True
+        self.counts["digests_compared"] += 1
+        if theirs.digest != ours:
+            self.counts["digests_differ"] += 1
+            self._send(sender, DigestDiffers(theirs.version, ours))
+            return False
+        if self.over and theirs.version == self.log.head:
+            self.confirmed.add(sender)
+            if self._awaited is not None:
+                self._awaited.discard(sender)
+        return True
+
+    def _serve(self, sender: str, version: int) -> None:
+        snapshot = self._own_half.snapshot
+        far = self._own_half.snapshot_version - version >= self._settings.snapshot_behind_versions
+        if snapshot is not None and (far or version < self.log.oldest_base):
+            self.counts["snapshots"] += 1
+            self._send(sender, structs.replace(snapshot, head=self.log.head, finished=self.over))
+            return
+        entries = self.log.after(version, self._settings.page_entries_max) if version <= self.log.head else ()
+        self.counts["pages"] += 1
+        self._send(sender, LogPage(version, entries, self.log.head, self._own_half.digest(version), self.over))
+
+    # -- our own copy of the client half ------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        if self._busy or self._introduced is None:
+            return
+        if job := self._own_half.next_job(over=self.over):
+            self._run(job)
+
+    def _on_job_done(self, result: Any) -> None:
+        self._busy = False
+        if isinstance(result, Introduced):
+            self._introduced = result
+            self._own_half.note_digest(0, result.initial)
+            for client, join in self._early.items():
+                self._on_join(client, join)
+            self._early.clear()
+            if self.over:
+                self._say_farewell()  # restarted after the end: our peers may not know it yet
+        else:
+            self._own_half.done(result)
+        self._advance()
+
+    # -- time ---------------------------------------------------------------------------------------------
+
+    def _on_timer(self, name: str) -> None:
+        if name == "deadline" and len(self._buffer):
+            self._commit(by_deadline=True)
+        elif name == "farewell":
+            self._say_farewell()
+
+    def _say_farewell(self) -> None:
+        """The split server has no step of its own that would tell it the end: announce it until it confirms, a bounded number of times."""
+        if self._awaited is None:
+            self._awaited = {SPLIT_SERVER, *self._members} - self._gone - self.confirmed
+        if not self._awaited or self._farewells > self._settings.farewells_max:
+            return
+        if SPLIT_SERVER in self._awaited:
+            self._send(SPLIT_SERVER, HeadAnnounced(self.log.head, True))
+        self._effects.append(SetTimer("farewell", pause_s(self._settings.retry, self._farewells, self.name)))
+        self._farewells += 1
+
+    def _send(self, recipient: str, message: Any) -> None:
+        self._effects.append(Send(recipient, message))
+
+    def _run(self, job: Any) -> None:
+        self._busy = True
+        self._effects.append(RunJob(job))
+
+    def validate(self) -> None:
+        counts = self.counts
+        sorted_out = sum(counts[kind] for kind in ("accepted", "duplicate", *_REFUSALS, "impostor"))
+        if counts["received"] != sorted_out + len(self._buffer):
+            raise AgentError(f"{self.name}: contributions are not conserved: {counts}, {len(self._buffer)} waiting")
+        for client in self._members:
+            member = self._members.get(client)
+            if member is not None and len(member.answers) > member.window:
+                raise AgentError(f"{self.name}: {len(member.answers)} answers remembered for {client}, at most {member.window} allowed")
+        if self._own_half.version > self.log.head or self.log.oldest_base > self._own_half.snapshot_version:
+            raise AgentError(f"{self.name}: our half at {self._own_half.version}, log {self.log.oldest_base}..{self.log.head}")

@@ -1,0 +1,464 @@
+"""The edge client: forward passes only. One step after the other, each computed entirely at its base version.
+
+Theory (HO-SFL, arXiv:2603.14773, section 3). A step is: forward to the cut, perturbed forwards while the dual is under way, inner
+products of the dual with the differences, P scalars to the aggregator. The two-point estimate is biased if the parameters move between
+the anchor forward and the projection; therefore the update log is replayed *between* steps and nowhere else.
+
+Phases and the ways between them are data (``TRANSITIONS``). What may be lost is repeated: the join, the smashed data, the catch-up
+and every unanswered contribution, byte for byte, with growing pauses. Only the smashed data are given up after a bounded number of
+repetitions: an abandoned step costs one batch, a contribution that waits for its answer is kept until it is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from hosfl_async.agent import (
+    Effect,
+    Event,
+    JobDone,
+    JobFailed,
+    PeerGone,
+    Received,
+    Record,
+    RunJob,
+    Send,
+    SetTimer,
+    Started,
+    Stopping,
+    TimerFired,
+)
+from hosfl_async.agents.backoff import pause_s
+from hosfl_async.agents.settings import EdgeClientSettings
+from hosfl_async.agents.update_log import LogFollower
+from hosfl_async.errors import AgentError, LogError
+from hosfl_async.jobs import (
+    Forward,
+    ForwardDone,
+    InstallSnapshot,
+    Introduce,
+    Introduced,
+    Probe,
+    ProbeDone,
+    Project,
+    Projected,
+    Replay,
+    Replayed,
+)
+from hosfl_async.messages import (
+    AGGREGATOR,
+    SPLIT_SERVER,
+    Accepted,
+    DigestDiffers,
+    DualRefused,
+    DualRequest,
+    DualVariable,
+    HeadAnnounced,
+    Join,
+    JoinRefused,
+    LogPage,
+    ProjectedGradients,
+    Refused,
+    SmashedData,
+    Snapshot,
+    StepId,
+    Tensor,
+    Welcome,
+)
+
+
+class Phase(Enum):
+    JOINING = "joining"
+    RESTING = "resting"
+    """Between two steps: replaying, catching up, or waiting for answers."""
+    FORWARD = "forward"
+    AWAITING_DUAL = "awaiting dual"
+    """The perturbed forwards run in this phase."""
+    PROJECTING = "projecting"
+    DONE = "done"
+    BROKEN = "broken"
+
+
+TRANSITIONS: dict[Phase, frozenset[Phase]] = {
+    Phase.JOINING: frozenset({Phase.RESTING, Phase.BROKEN}),
+    Phase.RESTING: frozenset({Phase.FORWARD, Phase.DONE, Phase.BROKEN}),
+    Phase.FORWARD: frozenset({Phase.AWAITING_DUAL, Phase.RESTING, Phase.BROKEN}),
+    Phase.AWAITING_DUAL: frozenset({Phase.PROJECTING, Phase.RESTING, Phase.BROKEN}),
+    Phase.PROJECTING: frozenset({Phase.RESTING, Phase.BROKEN}),
+    Phase.DONE: frozenset(),
+    Phase.BROKEN: frozenset(),
+}
+
+_IN_STEP = frozenset({Phase.FORWARD, Phase.AWAITING_DUAL, Phase.PROJECTING})
+
+
+class EdgeClient:
+    """Sans-IO state machine; see the module's text. Its learner holds the client half, the data shard and the anchor of a step."""
+
+    __slots__ = (
+        "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_incarnation", "_introduced", "_now",
+        "_number", "_phase", "_probed", "_settings", "_smashed", "_step", "_step_began", "_unanswered", "broken", "counts", "name",
+    )  # fmt: skip
+
+    def __init__(self, settings: EdgeClientSettings, name: str) -> None:
+        self.name = name
+        self.counts: dict[str, int] = {}
+        self.broken = ""
+        """Why this client stopped for good, if it did."""
+        self._settings = settings
+        self._follower = LogFollower(settings.digest_every_versions)
+        self._phase = Phase.JOINING
+        self._boot = 0
+        self._introduced: Introduced | None = None
+        self._incarnation = 0
+        self._number = 0
+        self._step = StepId(name, 0, 0)
+        self._base_version = 0
+        self._step_began = 0.0
+        self._smashed: SmashedData | None = None
+        self._dual: Tensor | None = None
+        self._probed = False
+        self._unanswered: dict[StepId, ProjectedGradients] = {}
+        self._busy = False
+        self._asking = False
+        self._attempts: dict[str, int] = {}
+        self._now = 0.0
+        self._effects: list[Effect] = []
+
+    # -- what others may read -----------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        return self._phase
+
+    @property
+    def version(self) -> int:
+        """Version of the client half as it stands."""
+        return self._follower.version
+
+    @property
+    def finished(self) -> bool:
+        return self._phase in (Phase.DONE, Phase.BROKEN)
+
+    # -- events -------------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        self._now = now
+        self._effects = []
+        if self.finished:
+            return self._effects
+        match event:
+            case Received(_, message):
+                _RECEIVERS[type(message)](self, message)
+            case JobDone(_, result):
+                self._busy = False
+                self._on_job_done(result)
+            case TimerFired(name):
+                self._on_timer(name)
+            case JobFailed(job, reason):
+                self._busy = False
+                self._on_job_failed(job, reason)
+            case Started(boot):
+                self._boot = boot
+                self._run(Introduce())
+            case PeerGone(_):
+                self._count("peers_gone")
+            case Stopping():
+                pass
+        self._advance()
+        return self._effects
+
+    def _on_job_done(self, result: Any) -> None:
+        match result:
+            case ForwardDone():
+                self._on_forward(result)
+            case ProbeDone(step):
+                self._on_probed(step)
+            case Projected():
+                self._on_projected(result)
+            case Replayed():
+                self._follower.replayed(result)
+            case Introduced():
+                self._introduced = result
+                self._ask_to_join()
+
+    def _on_job_failed(self, job: Any, reason: str) -> None:
+        """A projection can fail on a dual that does not fit: the step is lost. Anything else is this machine's own fault."""
+        if isinstance(job, Project):
+            self._count("projections_failed")
+            self._abandon()
+        elif isinstance(job, InstallSnapshot):
+            self._break(f"snapshot of version {job.version} refused: {reason}")
+        else:
+            self._break(f"{type(job).__name__} failed: {reason}")
+
+    # -- joining ------------------------------------------------------------------------------------------
+
+    def _ask_to_join(self) -> None:
+        assert self._introduced is not None
+        self._send(AGGREGATOR, Join(self._boot, self._introduced.golden, self._introduced.initial))
+        self._pause("join")
+
+    def _on_welcome(self, message: Welcome) -> None:
+        if self._phase is Phase.JOINING and message.boot == self._boot:
+            self._incarnation = message.incarnation
+            self._answered("join")
+            self._follower.hear(message.head, message.finished)
+            self._enter(Phase.RESTING)
+
+    def _on_join_refused(self, message: JoinRefused) -> None:
+        if self._phase is Phase.JOINING and message.boot == self._boot:
+            self._break(f"join refused: {message.reason}")
+
+    # -- one step -----------------------------------------------------------------------------------------
+
+    def _begin_step(self) -> None:
+        self._number += 1
+        self._step = StepId(self.name, self._incarnation, self._number)
+        self._base_version = self._follower.version
+        self._step_began = self._now
+        self._smashed = self._dual = None
+        self._probed = self._settings.probes == 0
+        self._enter(Phase.FORWARD)
+        self._run(Forward(self._step, self._base_version))
+
+    def _on_forward(self, result: ForwardDone) -> None:
+        if self._phase is not Phase.FORWARD:
+            return
+        eager = self._settings.dual_policy == "eager" or self._probed
+        self._smashed = SmashedData(self._step, self._base_version, result.activations, result.labels, eager)
+        self._enter(Phase.AWAITING_DUAL)
+        self._send_smashed()
+        if not self._probed:
+            self._run(Probe(self._step, self._settings.probes))
+
+    def _send_smashed(self) -> None:
+        assert self._smashed is not None
+        self._send(SPLIT_SERVER, self._smashed)
+        if self._probed and not self._smashed.dual_wanted:
+            self._send(SPLIT_SERVER, DualRequest(self._step))
+        self._pause("dual")
+
+    def _on_probed(self, step: StepId) -> None:
+        if self._phase is not Phase.AWAITING_DUAL or step != self._step:
+            return
+        self._probed = True
+        if self._smashed is not None and not self._smashed.dual_wanted:
+            self._answered("dual")
+            self._send(SPLIT_SERVER, DualRequest(self._step))
+            self._pause("dual")
+        self._project()
+
+    def _on_dual_variable(self, message: DualVariable) -> None:
+        smashed = self._smashed
+        if self._phase is not Phase.AWAITING_DUAL or message.step != self._step or smashed is None or self._dual is not None:
+            self._count("duals_late")
+        elif message.dual.shape != smashed.activations.shape or message.dual.dtype != smashed.activations.dtype:
+            self._count("duals_malformed")
+            self._abandon()
+        else:
+            self._answered("dual")
+            self._dual = message.dual
+            self._effects.append(Record("dual", {"wait_s": self._now - self._step_began}, str(self._step)))
+            self._project()
+
+    def _on_dual_refused(self, message: DualRefused) -> None:
+        if self._phase is not Phase.AWAITING_DUAL or message.step != self._step or self._dual is not None:
+            return
+        self._count(f"duals_refused_{message.reason}")
+        fresh_again = message.reason == "forgotten" and self._smashed is not None and not self._smashed.dual_wanted
+        if message.reason == "malformed" or (message.reason == "forgotten" and not fresh_again):
+            self._abandon()
+        elif message.reason == "finished":
+            self._follower.hear(0, True)
+            self._abandon()
+        # busy, or a fresh request that overtook its data: the timer repeats both
+
+    def _project(self) -> None:
+        """Once the dual and the perturbed forwards are both there."""
+        if self._dual is None or not self._probed or self._busy:
+            return
+        self._enter(Phase.PROJECTING)
+        if self._settings.probes:
+            self._run(Project(self._step, self._dual))
+        else:
+            self._contribute(())
+
+    def _on_projected(self, result: Projected) -> None:
+        if self._phase is Phase.PROJECTING and result.step == self._step:
+            self._contribute(result.projected_gradients)
+
+    def _contribute(self, projected_gradients: tuple[float, ...]) -> None:
+        message = ProjectedGradients(self._step, self._base_version, projected_gradients)
+        self._unanswered[self._step] = message
+        self._smashed = self._dual = None
+        self._enter(Phase.RESTING)
+        self._send(AGGREGATOR, message)
+        self._pause("answer")
+        self._effects.append(Record("step", {"duration_s": self._now - self._step_began}, str(self._step)))
+
+    def _abandon(self) -> None:
+        """Give the step under way up: its batch is not counted anywhere."""
+        self._count("abandoned")
+        self._effects.append(Record("abandoned", {}, str(self._step)))
+        self._smashed = self._dual = None
+        self._answered("dual")
+        self._enter(Phase.RESTING)
+
+    # -- answers and the log ------------------------------------------------------------------------------
+
+    def _on_accepted(self, message: Accepted) -> None:
+        self._follower.hear(message.head, message.finished)
+        if self._unanswered.pop(message.step, None) is not None:
+            self._count("accepted")
+            self._settle()
+
+    def _on_refused(self, message: Refused) -> None:
+        self._follower.hear(message.head, message.finished)
+        if self._unanswered.pop(message.step, None) is not None:
+            self._count(f"refused_{message.reason}")
+            self._settle()
+            if message.reason == "fenced":
+                self._break("fenced: another incarnation of this client has joined")
+
+    def _settle(self) -> None:
+        self._answered("answer")
+        if self._unanswered:
+            self._pause("answer")
+
+    def _on_log_page(self, message: LogPage) -> None:
+        follower = self._follower
+        try:
+            taken = follower.offer_page(message)
+        except LogError as problem:
+            self._break(str(problem))
+            return
+        if taken or follower.confirmed or not follower.finished:
+            self._answered("catch_up")
+            self._asking = False
+        # else the aggregator has not digested the end yet: the timer asks again, not we at once
+
+    def _on_snapshot(self, message: Snapshot) -> None:
+        self._answered("catch_up")
+        self._asking = False
+        self._follower.offer_snapshot(message)
+
+    def _on_digest_differs(self, message: DigestDiffers) -> None:
+        self._break(f"the parameters at version {message.version} differ from the aggregator's")
+
+    def _on_head_announced(self, message: HeadAnnounced) -> None:
+        self._follower.hear(message.head, message.finished)
+
+    def _ask_for_entries(self) -> None:
+        if not self._asking:
+            self._asking = True
+            self._send(AGGREGATOR, self._follower.request())
+            self._pause("catch_up")
+
+    # -- what next ----------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Pick the next job. Between steps: first replay, then catch up, then wait for answers, then the next step."""
+        if self._phase in _IN_STEP and self._follower.finished:
+            self._abandon()
+        if self._busy or self._phase is not Phase.RESTING:
+            return
+        follower = self._follower
+        if job := follower.job():
+            self._run(job)
+        elif follower.finished and follower.confirmed:
+            self._leave()
+        elif follower.behind or follower.finished:
+            self._ask_for_entries()
+        elif len(self._unanswered) < self._settings.steps_unanswered_max:
+            self._begin_step()
+
+    def _leave(self) -> None:
+        self._count("unanswered_at_the_end", len(self._unanswered))
+        self._unanswered.clear()
+        for name in tuple(self._attempts):
+            self._answered(name)
+        self._enter(Phase.DONE)
+
+    # -- time ---------------------------------------------------------------------------------------------
+
+    def _on_timer(self, name: str) -> None:
+        if name == "join" and self._phase is Phase.JOINING:
+            self._count("retried")
+            self._ask_to_join()
+        elif name == "catch_up" and self._asking:
+            self._count("retried")
+            self._asking = False  # _advance asks again
+        elif name == "answer" and self._unanswered:
+            self._count("retried", len(self._unanswered))
+            for message in self._unanswered.values():
+                self._send(AGGREGATOR, message)
+            self._pause("answer")
+        elif name == "dual" and self._phase is Phase.AWAITING_DUAL and self._dual is None:
+            self._repeat_smashed()
+
+    def _repeat_smashed(self) -> None:
+        if self._attempts.get("dual", 0) > self._settings.retry.attempts_max:
+            self._abandon()
+        else:
+            self._count("retried")
+            self._send_smashed()
+
+    def _pause(self, name: str) -> None:
+        attempt = self._attempts.get(name, 0)
+        self._attempts[name] = attempt + 1
+        self._effects.append(SetTimer(name, pause_s(self._settings.retry, attempt, f"{self.name}:{name}")))
+
+    def _answered(self, name: str) -> None:
+        if self._attempts.pop(name, None) is not None:
+            self._effects.append(SetTimer(name, None))
+
+    # -- small things -------------------------------------------------------------------------------------
+
+    def _enter(self, phase: Phase) -> None:
+        if phase not in TRANSITIONS[self._phase]:
+            raise AgentError(f"{self.name}: no way from {self._phase.value} to {phase.value}, in step {self._step}")
+        self._phase = phase
+
+    def _break(self, reason: str) -> None:
+        self.broken = reason
+        self._effects.append(Record("broken", {}, str(self._step)))
+        for name in tuple(self._attempts):
+            self._answered(name)
+        self._enter(Phase.BROKEN)
+
+    def _count(self, name: str, by: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + by
+
+    def _send(self, recipient: str, message: Any) -> None:
+        self._effects.append(Send(recipient, message))
+
+    def _run(self, job: Forward | Probe | Project | Replay | InstallSnapshot | Introduce) -> None:
+        self._busy = True
+        self._effects.append(RunJob(job))
+
+    def validate(self) -> None:
+        if len(self._unanswered) > self._settings.steps_unanswered_max:
+            raise AgentError(f"{self.name}: {len(self._unanswered)} steps unanswered")
+        if self._phase in _IN_STEP and self._base_version != self._follower.version:
+            raise AgentError(f"{self.name}: the log moved from {self._base_version} to {self._follower.version} within step {self._step}")
+        try:
+            self._follower.validate()
+        except LogError as problem:
+            raise AgentError(f"{self.name}: {problem}") from problem
+
+
+_RECEIVERS: dict[type, Callable[[EdgeClient, Any], None]] = {
+    DualVariable: EdgeClient._on_dual_variable,
+    DualRefused: EdgeClient._on_dual_refused,
+    Welcome: EdgeClient._on_welcome,
+    JoinRefused: EdgeClient._on_join_refused,
+    Accepted: EdgeClient._on_accepted,
+    Refused: EdgeClient._on_refused,
+    LogPage: EdgeClient._on_log_page,
+    Snapshot: EdgeClient._on_snapshot,
+    DigestDiffers: EdgeClient._on_digest_differs,
+    HeadAnnounced: EdgeClient._on_head_announced,
+}

@@ -1,0 +1,89 @@
+"""Who takes part, and what was answered to whom: the aggregator's memory of its clients.
+
+Every boot of a client is granted an incarnation of its own, one higher than the last; steps of an older one are fenced off. Boots are
+numbers that only grow (the host sees to that), so a late ``Join`` of an earlier boot can be told from a new one. Per client the answers
+to the latest steps are kept, in a window that no honest client outruns: repetitions get the first answer, older steps none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from hosfl_async.jobs import Introduced
+from hosfl_async.messages import Join
+
+Answer = int | Literal["stale", "malformed"] | None
+"""The log version that holds the step, why it was refused, or None while it waits in the buffer."""
+JoinRefusal = Literal["golden_differs", "initial_differs", "old_boot", "fleet_full"]
+
+
+class Member:
+    """One client. ``answers`` holds at most ``window`` step numbers, all above ``floor``."""
+
+    __slots__ = ("answers", "boot", "highest", "incarnation", "window")
+
+    def __init__(self, boot: int, incarnation: int, window: int) -> None:
+        self.boot = boot
+        self.incarnation = incarnation
+        self.window = window
+        self.highest = 0
+        self.answers: dict[int, Answer] = {}
+
+    @property
+    def floor(self) -> int:
+        """Steps up to this number are superseded: whatever became of them is no longer known here."""
+        return self.highest - self.window
+
+    def remember(self, number: int, answer: Answer) -> None:
+        self.highest = max(self.highest, number)
+        if number > self.floor:
+            self.answers[number] = answer
+        if len(self.answers) > 1 and min(self.answers) <= self.floor:
+            self.answers = {known: given for known, given in self.answers.items() if known > self.floor}
+
+
+class Membership:
+    """All clients that ever joined, by name."""
+
+    def __init__(self, *, clients_max: int, window: int) -> None:
+        self._clients_max = clients_max
+        self._window = window
+        self._members: dict[str, Member] = {}
+
+    def __contains__(self, client: str) -> bool:
+        return client in self._members
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def get(self, client: str) -> Member | None:
+        return self._members.get(client)
+
+    def of(self, client: str, incarnation: int) -> Member | None:
+        """The member under exactly this incarnation, or None if it is fenced off or unknown."""
+        member = self._members.get(client)
+        return member if member is not None and member.incarnation == incarnation else None
+
+    def refusal(self, client: str, join: Join, ours: Introduced) -> JoinRefusal | None:
+        """Why this join cannot be granted, if it cannot."""
+        member = self._members.get(client)
+        if join.golden != ours.golden:
+            return "golden_differs"
+        if join.initial != ours.initial:
+            return "initial_differs"
+        if member is not None and join.boot < member.boot:
+            return "old_boot"
+        return "fleet_full" if member is None and len(self._members) >= self._clients_max else None
+
+    def next_incarnation(self, client: str) -> int:
+        member = self._members.get(client)
+        return member.incarnation + 1 if member else 1
+
+    def grant(self, client: str, boot: int, incarnation: int) -> Member:
+        """Begin an incarnation: the answers given to an older one are of no use any more."""
+        member = self._members[client] = Member(boot, incarnation, self._window)
+        return member

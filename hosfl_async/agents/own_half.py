@@ -1,0 +1,63 @@
+"""The aggregator's own copy of the client half: replayed behind the log, for digests to compare and snapshots to hand out.
+
+It takes part in no decision about contributions. It lags behind the head by as much as the learner needs, and says so.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from hosfl_async.agents.settings import AggregatorSettings
+from hosfl_async.agents.update_log import UpdateLog, digest_marks
+from hosfl_async.jobs import Replay, Replayed, SnapshotTaken, TakeSnapshot
+from hosfl_async.messages import Snapshot
+
+
+class OwnHalf:
+    """What the aggregator's learner has replayed so far, and what is known about it."""
+
+    def __init__(self, settings: AggregatorSettings, log: UpdateLog) -> None:
+        self.version = 0
+        self.snapshot: Snapshot | None = None
+        """The latest; its head and finished are filled in when it is sent."""
+        self._settings = settings
+        self._log = log
+        self._digests: OrderedDict[int, bytes] = OrderedDict()
+
+    def digest(self, version: int) -> bytes | None:
+        """Our digest at ``version``, if it was taken and is still remembered."""
+        return self._digests.get(version)
+
+    def note_digest(self, version: int, digest: bytes) -> None:
+        self._digests[version] = digest
+        if len(self._digests) > self._settings.digests_kept_max:
+            self._digests.popitem(last=False)
+
+    @property
+    def snapshot_version(self) -> int:
+        return self.snapshot.version if self.snapshot else 0
+
+    def next_job(self, *, over: bool) -> Replay | TakeSnapshot | None:
+        """Replay what lacks; else a snapshot if one is due; else, when the run is over, the digest of the end."""
+        head = self._log.head
+        final = head if over else None
+        if self.version < head:
+            entries = self._log.after(self.version, self._settings.page_entries_max)
+            marks = digest_marks(self.version, entries[-1].version, self._settings.digest_every_versions, final)
+            return Replay(entries, marks)
+        if self.version - self.snapshot_version >= self._settings.snapshot_every_versions:
+            return TakeSnapshot()
+        if over and head not in self._digests:
+            return Replay((), (head,))
+        return None
+
+    def done(self, result: Any) -> None:
+        match result:
+            case Replayed(version, checkpoints):
+                self.version = version
+                for checkpoint in checkpoints:
+                    self.note_digest(checkpoint.version, checkpoint.digest)
+            case SnapshotTaken(version, parameters, digest):
+                self.snapshot = Snapshot(version, parameters, digest, self._log.chain_at(version), version)
+                self._log.forget(keep_max=self._settings.entries_kept_max, covered=version)

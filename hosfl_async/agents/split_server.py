@@ -1,0 +1,344 @@
+"""The split server: trains its half on smashed data as they arrive, answers with duals, and evaluates along the way.
+
+Theory. A client step trains the server half at most once, whatever the network repeats. A client has one step at the cut at a time
+and numbers its steps upwards, so per client the highest number seen tells new from repeated; a bounded memory of the latest answers
+serves the repetitions. What has fallen out of it is *forgotten*: the client gives the step up, and nothing is trained twice.
+
+Policy ``eager`` sends the dual of the very backward pass that trained. Policy ``fresh`` trains on arrival and evaluates the dual of the
+remembered activations anew, at the server half of that moment, when the client has finished its perturbed forwards.
+
+The server follows the update log like a client, so that it can evaluate the whole model; it pulls only when an evaluation is due.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, Literal
+
+from hosfl_async.agent import (
+    Effect,
+    Event,
+    JobDone,
+    JobFailed,
+    PeerGone,
+    Received,
+    Record,
+    RunJob,
+    Send,
+    SetTimer,
+    Started,
+    Stopping,
+    TimerFired,
+)
+from hosfl_async.agents.backoff import pause_s
+from hosfl_async.agents.settings import SplitServerSettings
+from hosfl_async.agents.staleness import staleness_weight
+from hosfl_async.agents.update_log import LogFollower
+from hosfl_async.errors import AgentError, LogError
+from hosfl_async.jobs import Backward, BackwardDone, Evaluate, Evaluated, EvaluateDual, InstallSnapshot, Replay, Replayed
+from hosfl_async.messages import (
+    AGGREGATOR,
+    SPLIT_SERVER,
+    DigestDiffers,
+    DualRefused,
+    DualRequest,
+    DualVariable,
+    HeadAnnounced,
+    LogPage,
+    SmashedData,
+    Snapshot,
+    StepId,
+)
+
+_Reason = Literal["busy", "forgotten", "malformed", "finished"]
+
+
+class _Remembered:
+    """One step at the cut: its smashed data until they are of no more use, its dual once computed."""
+
+    __slots__ = ("dual", "requested", "smashed", "trained")
+
+    def __init__(self, smashed: SmashedData) -> None:
+        self.smashed: SmashedData | None = smashed
+        self.dual: DualVariable | None = None
+        self.trained = False
+        self.requested = False
+
+
+class SplitServer:
+    """Sans-IO state machine; see the module's text. Its learner holds the server half, and a copy of the client half to evaluate."""
+
+    def __init__(self, settings: SplitServerSettings, name: str = SPLIT_SERVER) -> None:
+        self.name = name
+        self.counts: dict[str, int] = dict.fromkeys(
+            ("received", "trained", "duplicate", "busy", "forgotten", "malformed", "late", "impostor", "duals_sent", "duals_evaluated",
+             "evictions", "evaluations", "retried", "log_refused", "peers_gone"), 0,
+        )  # fmt: skip
+        self.server_steps = 0
+        self.broken = ""
+        """Why this server stopped for good, if it did."""
+        self._settings = settings
+        self._follower = LogFollower(settings.digest_every_versions)
+        self._newest_step: dict[str, tuple[int, int]] = {}
+        self._newest_base = 0
+        self._memory: OrderedDict[StepId, _Remembered] = OrderedDict()
+        self._queue: deque[Backward | EvaluateDual] = deque()
+        self._queued_bytes = 0
+        self._busy = False
+        self._evaluation_due = True  # the first point of every curve is the untrained model
+        self._target: int | None = None
+        self._evaluated_last = False
+        self._asking = False
+        self._attempts = 0
+        self._effects: list[Effect] = []
+        self._receivers: dict[type, Callable[[str, Any], None]] = {
+            SmashedData: self._on_smashed_data,
+            DualRequest: self._on_dual_request,
+            LogPage: self._on_log_page,
+            Snapshot: self._on_snapshot,
+            DigestDiffers: self._on_digest_differs,
+            HeadAnnounced: self._on_head_announced,
+        }
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.broken) or (self._evaluated_last and self._follower.confirmed)
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        self._effects = []
+        match event:
+            case Received(sender, message):
+                self._receivers[type(message)](sender, message)
+            case JobDone(job, result):
+                self._on_job_done(job, result)
+            case TimerFired("catch_up"):
+                self._asking = False
+                self.counts["retried"] += 1
+            case JobFailed(job, reason):
+                self._on_job_failed(job, reason)
+            case PeerGone(_):
+                self.counts["peers_gone"] += 1
+            case Started() | TimerFired() | Stopping():
+                pass
+        if not self.finished:
+            self._advance()
+        return self._effects
+
+    # -- the cut ------------------------------------------------------------------------------------------
+
+    def _on_smashed_data(self, sender: str, message: SmashedData) -> None:
+        self.counts["received"] += 1
+        step = message.step
+        if step.client != sender:
+            self.counts["impostor"] += 1
+        elif (step.incarnation, step.number) <= self._newest_step.get(sender, (0, 0)):
+            self.counts["duplicate"] += 1
+            self._answer_again(sender, step)
+        elif self._follower.finished:
+            self._refuse(sender, step, "finished")
+        elif self._full(message):
+            self._refuse(sender, step, "busy")
+        else:
+            self._newest_step[sender] = (step.incarnation, step.number)
+            self._remember(step, _Remembered(message))
+            self._enqueue(self._first_job(message))
+
+    def _full(self, message: SmashedData) -> bool:
+        bytes_after = self._queued_bytes + len(message.activations.data)
+        return len(self._queue) >= self._settings.queue_max or (bool(self._queue) and bytes_after > self._settings.queue_bytes_max)
+
+    def _enqueue(self, job: Backward | EvaluateDual) -> None:
+        self._queue.append(job)
+        self._queued_bytes += len(job.activations.data)
+
+    def _dequeue(self) -> Backward | EvaluateDual | None:
+        if not self._queue:
+            return None
+        job = self._queue.popleft()
+        self._queued_bytes -= len(job.activations.data)
+        return job
+
+    def _first_job(self, message: SmashedData) -> Backward | EvaluateDual:
+        """Train, unless the server's own staleness policy gives these activations no weight."""
+        self._newest_base = max(self._newest_base, message.base_version)
+        weight = staleness_weight(self._newest_base - message.base_version, self._settings.staleness)
+        if weight == 0.0:
+            return EvaluateDual(message.step, message.activations, message.labels)
+        return Backward(message.step, message.activations, message.labels, weight)
+
+    def _on_dual_request(self, sender: str, message: DualRequest) -> None:
+        remembered = self._memory.get(message.step)
+        if message.step.client != sender:
+            self.counts["impostor"] += 1
+        elif remembered is None:
+            self._refuse(sender, message.step, "forgotten")
+        elif remembered.dual is not None:
+            self.counts["duplicate"] += 1
+            self._send(sender, remembered.dual)
+        else:
+            self.counts["duplicate"] += remembered.requested
+            remembered.requested = True
+            self._evaluate_dual_if_wanted(message.step, remembered)
+
+    def _evaluate_dual_if_wanted(self, step: StepId, remembered: _Remembered) -> None:
+        """Policy fresh: once trained on and asked for, and once only."""
+        if remembered.requested and remembered.trained and remembered.smashed is not None:
+            smashed, remembered.smashed = remembered.smashed, None
+            self._enqueue(EvaluateDual(step, smashed.activations, smashed.labels))
+
+    def _answer_again(self, sender: str, step: StepId) -> None:
+        remembered = self._memory.get(step)
+        if remembered is None:
+            self._refuse(sender, step, "forgotten")
+        elif remembered.dual is not None:
+            self._send(sender, remembered.dual)
+
+    def _remember(self, step: StepId, remembered: _Remembered) -> None:
+        self._memory[step] = remembered
+        if len(self._memory) > self._settings.answers_remembered_max:
+            self._memory.popitem(last=False)
+            self.counts["evictions"] += 1
+
+    def _refuse(self, sender: str, step: StepId, reason: _Reason) -> None:
+        self.counts["late" if reason == "finished" else reason] += 1
+        self._send(sender, DualRefused(step, reason))
+
+    def _on_backward(self, result: BackwardDone, *, trained: bool) -> None:
+        if trained:
+            self.counts["trained"] += 1
+            self.server_steps += 1
+            every = self._settings.evaluate_every_steps
+            self._evaluation_due = self._evaluation_due or (every > 0 and self.server_steps % every == 0)
+            self._effects.append(Record("server_step", {"loss": result.loss}, str(result.step)))
+        else:
+            self.counts["duals_evaluated"] += 1
+        remembered = self._memory.get(result.step)
+        if remembered is None:
+            return  # evicted while it was computed; a repetition will be told so
+        remembered.trained = True
+        if remembered.smashed is not None and not remembered.smashed.dual_wanted:
+            self._evaluate_dual_if_wanted(result.step, remembered)
+            return
+        remembered.smashed = None
+        remembered.dual = DualVariable(result.step, self.server_steps, result.dual)
+        self.counts["duals_sent"] += 1
+        self._send(result.step.client, remembered.dual)
+
+    # -- following the log, to evaluate -------------------------------------------------------------------
+
+    def _on_log_page(self, sender: str, message: LogPage) -> None:
+        try:
+            taken = self._follower.offer_page(message)
+        except LogError as problem:
+            self.counts["log_refused"] += 1
+            self.broken = str(problem)
+            return
+        if taken or not self._evaluated_last or self._follower.confirmed:
+            self._heard(message.head)
+        # else the aggregator has not digested the end yet: the timer asks again, not we at once
+
+    def _on_snapshot(self, sender: str, message: Snapshot) -> None:
+        self._heard(message.head)
+        self._follower.offer_snapshot(message)
+
+    def _on_digest_differs(self, sender: str, message: DigestDiffers) -> None:
+        self.broken = f"the parameters at version {message.version} differ from the aggregator's"
+
+    def _on_head_announced(self, sender: str, message: HeadAnnounced) -> None:
+        self._follower.hear(message.head, message.finished)
+
+    def _heard(self, head: int) -> None:
+        self._asking = False
+        self._attempts = 0
+        self._effects.append(SetTimer("catch_up", None))
+        if self._evaluation_due and self._target is None:
+            self._target = head
+
+    def _ask(self) -> None:
+        if not self._asking:
+            self._asking = True
+            self._send(AGGREGATOR, self._follower.request())
+            self._effects.append(SetTimer("catch_up", pause_s(self._settings.retry, self._attempts, self.name)))
+            self._attempts += 1
+
+    # -- the learner --------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Pick the next job: what an evaluation needs, then the cut in order of arrival. The last evaluation ends the training."""
+        if self._follower.finished and self._queue:
+            self._dismiss_queue()
+        if self._busy:
+            return
+        if job := self._next_for_evaluation() or self._dequeue():
+            self._busy = True
+            self._effects.append(RunJob(job))
+
+    def _dismiss_queue(self) -> None:
+        for job in self._queue:
+            self._refuse(job.step.client, job.step, "finished")
+        self._queue.clear()
+        self._queued_bytes = 0
+
+    def _next_for_evaluation(self) -> Replay | InstallSnapshot | Evaluate | None:
+        """Replay what was pulled, ask for what lacks, evaluate once the wanted version is reached."""
+        follower = self._follower
+        if self._evaluated_last:
+            self._ask()  # until the aggregator confirms the digest at the final head
+            return None
+        if not self._evaluation_due and not follower.finished:
+            return None
+        if job := follower.job():
+            return job
+        target = follower.head if follower.finished else self._target
+        if target is not None and follower.version >= target:
+            return Evaluate()
+        self._ask()
+        return None
+
+    def _on_job_done(self, job: Any, result: Any) -> None:
+        self._busy = False
+        match result:
+            case BackwardDone():
+                self._on_backward(result, trained=isinstance(job, Backward))
+            case Replayed():
+                self._follower.replayed(result)
+            case Evaluated():
+                self._on_evaluated(result)
+
+    def _on_evaluated(self, result: Evaluated) -> None:
+        self.counts["evaluations"] += 1
+        self._evaluation_due, self._target = False, None
+        self._evaluated_last = self._follower.finished and result.version == self._follower.head
+        values = {
+            "accuracy": result.accuracy,
+            "loss": result.loss,
+            "samples": float(result.samples),
+            "version": float(result.version),
+            "server_steps": float(self.server_steps),
+            "last": float(self._evaluated_last),
+        }
+        self._effects.append(Record("evaluation", values))
+
+    def _on_job_failed(self, job: Any, reason: str) -> None:
+        """Activations that do not fit are their sender's fault; everything else is ours, and final."""
+        self._busy = False
+        if isinstance(job, Backward | EvaluateDual):
+            self._memory.pop(job.step, None)
+            self._refuse(job.step.client, job.step, "malformed")
+        else:
+            self.broken = f"{type(job).__name__} failed: {reason}"
+
+    def _send(self, recipient: str, message: Any) -> None:
+        self._effects.append(Send(recipient, message))
+
+    def validate(self) -> None:
+        counts = self.counts
+        if len(self._memory) > self._settings.answers_remembered_max or len(self._queue) > self._settings.queue_max:
+            raise AgentError(f"{self.name}: a bound is broken: {len(self._memory)} remembered, {len(self._queue)} queued")
+        if counts["trained"] != self.server_steps or counts["trained"] > counts["received"]:
+            raise AgentError(f"{self.name}: more steps trained than received: {counts}")
+        try:
+            self._follower.validate()
+        except LogError as problem:
+            raise AgentError(f"{self.name}: {problem}") from problem

@@ -1,0 +1,66 @@
+"""The buffer in front of the update log: K contributions become one entry (FedBuff, arXiv:2106.06639, algorithm 1).
+
+The entry does not depend on the order of arrival: terms are sorted by step name, and each term is scaled on its own. Scaling
+itself is ``scaling.coefficients``; only the divisor is chosen here.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from hosfl_async.agents.settings import AggregatorSettings
+from hosfl_async.messages import StepId, Term
+from hosfl_async.scaling import coefficients
+
+
+class Contribution(Struct, frozen=True, gc=False):
+    """One admitted step: its P unscaled projected gradients, its staleness in versions and the weight that follows from it."""
+
+    step: StepId
+    base_version: int
+    projected_gradients: tuple[float, ...]
+    staleness: int
+    weight: float
+
+
+class UpdateBuffer:
+    """At most K contributions; ``drain`` turns them into the terms of one entry."""
+
+    def __init__(self, settings: AggregatorSettings) -> None:
+        self._settings = settings
+        self._contributions: dict[StepId, Contribution] = {}
+
+    def __len__(self) -> int:
+        return len(self._contributions)
+
+    @property
+    def full(self) -> bool:
+        return len(self._contributions) >= self._settings.buffer_contributions
+
+    def add(self, contribution: Contribution) -> None:
+        """Raises ``OverflowError`` if the contribution could not be written as float32, ``ValueError`` if it is full or has the step."""
+        if self.full or contribution.step in self._contributions:
+            raise ValueError(f"the buffer is full or holds {contribution.step} already")
+        self._scale(contribution, self._divisor([contribution]))  # the largest coefficients it can get: refuse now, not at commit
+        self._contributions[contribution.step] = contribution
+
+    def drain(self) -> tuple[list[Contribution], tuple[Term, ...]]:
+        """Empty the buffer: its contributions in canonical order, and the terms made of them."""
+        ordered = sorted(self._contributions.values(), key=lambda contribution: contribution.step)
+        divisor = self._divisor(ordered)
+        self._contributions.clear()
+        terms = tuple(Term(one.step, one.base_version, self._scale(one, divisor)) for one in ordered)
+        return ordered, terms
+
+    def _divisor(self, contributions: list[Contribution]) -> float:
+        if self._settings.divide_by == "weights":
+            return sum(one.weight for one in contributions)
+        return float(self._settings.buffer_contributions)
+
+    def _scale(self, contribution: Contribution, divisor: float) -> bytes:
+        return coefficients(
+            contribution.projected_gradients,
+            learning_rate=self._settings.learning_rate,
+            weight=contribution.weight,
+            contributions=divisor,
+        )
