@@ -63,6 +63,13 @@ def _bounds(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             expected=f"at least {scenario.clients}",
             found=str(scenario.aggregator.clients_max),
         )
+    if scenario.broker.payload_bytes_max < scenario.codec.frame_bytes_max:
+        yield source.problem(
+            ("broker", "payload_bytes_max"),
+            "a full frame would not pass",
+            expected=f"at least codec.frame_bytes_max, {scenario.codec.frame_bytes_max}",
+            found=str(scenario.broker.payload_bytes_max),
+        )
     retry = scenario.shared.retry
     if retry.max_s < retry.first_s:
         yield source.problem(

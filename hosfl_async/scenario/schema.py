@@ -17,6 +17,7 @@ from pydantic import StringConstraints, TypeAdapter
 
 from hosfl_async.agents.settings import AggregatorSettings, EdgeClientSettings, RetrySettings, SplitServerSettings
 from hosfl_async.broker.settings import BrokerSettings
+from hosfl_async.codec import CodecLimits
 from hosfl_async.learning.settings import FirstOrderSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.live.settings import LiveSettings
 from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, Outage, SimulationSettings
@@ -98,6 +99,7 @@ class Scenario:
     outages: tuple[Outage, ...] = ()
     """Planned absences of single agents."""
     simulation: SimulationSettings = field(default_factory=SimulationSettings)
+    codec: CodecLimits = field(default_factory=CodecLimits)
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     live: LiveSettings = field(default_factory=LiveSettings)
     expect: Expectations = field(default_factory=Expectations)
