@@ -18,7 +18,7 @@ from __future__ import annotations
 import sqlite3
 from binascii import crc32
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -172,16 +172,13 @@ class LogStore:
         self._count = 0
         self._pending = 0
         self._broken = ""
-        self._writer_mark = _claim(self.path)
-        try:
-            with _named_errors(self.path):
-                self._database = _connect(self.path, durable)
-                self.meta = _settle_meta(self._database, self.path, dict(meta or {}))
-                for _, end in _verified(self._database, self.path):
-                    self._end, self._count = end, self._count + 1
-        except BaseException:
-            self._writer_mark.close()
-            raise
+        with ExitStack() as opened, _named_errors(self.path):
+            self._writer_mark = opened.enter_context(closing(_claim(self.path)))
+            self._database = opened.enter_context(closing(_connect(self.path, durable)))
+            self.meta = _settle_meta(self._database, self.path, dict(meta or {}))
+            for _, end in _verified(self._database, self.path):
+                self._end, self._count = end, self._count + 1
+            opened.pop_all()
 
     @classmethod
     def read(cls, path: Path | str) -> LogContents:
