@@ -1,0 +1,75 @@
+"""Perturbation directions and their application, bit for bit the same on every machine. Pure numpy.
+
+A direction is a vector of signs. It is never sent and never stored: the name of a probe (run key, step, probe number) is hashed to
+the key of a Philox stream, and bit i of that little-endian stream gives element i, 1 -> +1 and 0 -> -1. Applying a direction with a
+coefficient c adds +c or -c to each element: one IEEE addition in float32, the same result whatever the processor, the vector
+width, the number of threads or the chunk size.
+
+MeZO (arXiv:2305.17333) regenerates Gaussian directions from a seed; with ``torch.randn`` these differ between devices and between
+instruction sets. Signs make the same estimator with an exact and much cheaper generator.
+
+Speed. A byte of the stream selects a row of a 256 x 8 table that already holds +-c, and a chunk stays in the cache between the
+look-up and the addition. So a direction costs little more than the addition alone (``benchmarks/perturbation.py``).
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hosfl_async.learning.randomness import KEY_BYTES, raw_stream, raw_words, step_name
+from hosfl_async.messages import StepId
+
+Vector = NDArray[np.float32]
+
+CHUNK_ELEMENTS = 1 << 16
+"""Elements handled at a time: 256 KiB of float32, so that looked-up signs and parameters share a second-level cache."""
+
+_SIGN_TABLE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
+"""Row b: the eight signs of byte b, lowest bit first."""
+
+
+def direction_key(run_key: bytes, step: StepId, probe: int) -> bytes:
+    """The 128-bit Philox key of one probe's direction: BLAKE2b of the run key, the probe's number and the step's name."""
+    return blake2b(run_key + probe.to_bytes(4, "little") + step_name(step), digest_size=KEY_BYTES).digest()
+
+
+def signs(key: bytes, size: int) -> Vector:
+    """The direction itself, (size,) of +-1: the definition, slow and readable. ``Perturber`` must agree with it bit for bit."""
+    stream = raw_words(key, -(-size // 64)).astype("<u8").tobytes()
+    bits = [stream[i // 8] >> (i % 8) & 1 for i in range(size)]
+    return np.array([1.0 if bit else -1.0 for bit in bits], dtype=np.float32)
+
+
+class Perturber:
+    """Adds scaled directions to parameter vectors. Holds a generator and buffers (about 400 KiB): one for each thread."""
+
+    __slots__ = ("_buffer", "_chunk", "_rows", "_start", "_table")
+
+    def __init__(self, chunk_elements: int = CHUNK_ELEMENTS) -> None:
+        if chunk_elements <= 0 or chunk_elements % 64:
+            raise ValueError(f"a chunk is a positive multiple of 64 elements, not {chunk_elements}")
+        self._chunk = chunk_elements
+        self._start = raw_stream()
+        self._table = np.empty((256, 8), np.float32)
+        self._rows = np.empty(chunk_elements // 8, np.intp)
+        self._buffer = np.empty(chunk_elements, np.float32)
+
+    def add_scaled_direction(self, theta: Vector, key: bytes, coefficient: float, out: Vector | None = None) -> None:
+        """``out = theta + coefficient * signs(key)``, in place if ``out`` is not given.
+
+        ``theta`` and ``out`` are contiguous float32 vectors of one size; ``coefficient`` is rounded to float32 first.
+        """
+        out = theta if out is None else out
+        stream = self._start(key)
+        table = np.multiply(_SIGN_TABLE, np.float32(coefficient), out=self._table)
+        for begin in range(0, theta.size, self._chunk):
+            part = theta[begin : begin + self._chunk]
+            rows = self._rows[: (part.size + 7) // 8]
+            words = stream.random_raw((part.size + 63) // 64)
+            rows[:] = words.astype("<u8", copy=False).view(np.uint8)[: rows.size]
+            terms = self._buffer[: rows.size * 8]
+            table.take(rows, axis=0, out=terms.reshape(-1, 8), mode="clip")
+            np.add(part, terms[: part.size], out=out[begin : begin + self._chunk])
