@@ -1,0 +1,105 @@
+"""Invariants of a running or finished system, and the expectations of its scenario. Each check returns what is wrong, in words.
+
+The invariants hold whatever the network does: they are what "the aggregation is correct" means here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from hosfl_async.agents import Aggregator, EdgeClient, SplitServer
+from hosfl_async.errors import AgentError
+from hosfl_async.messages import EMPTY_CHAIN, LogEntry, StepId, chain_hash
+
+
+def log_problems(entries: Iterable[LogEntry]) -> list[str]:
+    """The log is contiguous from version 1, hash-chained, in canonical order, and holds no step twice."""
+    problems: list[str] = []
+    chain, version = EMPTY_CHAIN, 0
+    seen: Counter[StepId] = Counter()
+    for entry in entries:
+        version += 1
+        if entry.version != version:
+            return [f"entry {entry.version} stands where entry {version} should"]
+        chain = chain_hash(chain, version, entry.terms)
+        if entry.chain != chain:
+            return [f"entry {version} breaks the hash chain"]
+        steps = [term.step for term in entry.terms]
+        seen.update(steps)
+        if steps != sorted(steps):
+            problems.append(f"the terms of entry {version} are not in canonical order")
+        problems += [
+            f"entry {version} has {term.step} from base version {term.base_version}" for term in entry.terms if term.base_version >= version
+        ]
+    problems += [f"{step} is in the log {times} times" for step, times in seen.items() if times > 1]
+    return problems
+
+
+def acknowledgement_problems(acknowledged: Iterable[str], entries: Iterable[LogEntry]) -> list[str]:
+    """Every step whose ``Accepted`` reached its client is in the log."""
+    logged = {str(term.step) for entry in entries for term in entry.terms}
+    return [f"{step} was acknowledged and is not in the log" for step in sorted(set(acknowledged) - logged)]
+
+
+def agent_problems(agents: Iterable[Aggregator | SplitServer | EdgeClient]) -> list[str]:
+    """Every agent's own invariants: conservation of counts, bounds, versions that line up; and none has stopped for a reason."""
+    problems = []
+    for agent in agents:
+        try:
+            agent.validate()
+        except AgentError as problem:
+            problems.append(str(problem))
+        if not isinstance(agent, Aggregator) and agent.broken:
+            problems.append(f"{agent.name} has stopped: {agent.broken}")
+    return problems
+
+
+_Reading = Callable[[Mapping[str, Any]], Any]
+_READINGS: dict[str, tuple[str, _Reading]] = {
+    "accuracy_min": ("accuracy_final", lambda summary: summary["accuracy_final"]),
+    "accuracy_control_max": ("accuracy_frozen_control", lambda summary: summary["accuracy_frozen_control"]),
+    "digests_agree": ("digests_agree", lambda summary: summary["digests_agree"]),
+    "staleness_max": ("staleness.max", lambda summary: summary["staleness"]["max"]),
+    "stale_max": ("counts.stale", lambda summary: summary["counts"]["stale"]),
+    "refused_max": ("counts.refused", lambda summary: summary["counts"]["refused"]),
+    "dropped_min": ("counts.dropped", lambda summary: summary["counts"]["dropped"]),
+    "dropped_max": ("counts.dropped", lambda summary: summary["counts"]["dropped"]),
+    "duplicate_min": ("counts.duplicate", lambda summary: summary["counts"]["duplicate"]),
+    "retried_min": ("counts.retried", lambda summary: summary["counts"]["retried"]),
+    "retried_max": ("counts.retried", lambda summary: summary["counts"]["retried"]),
+}
+"""Expectation -> the figure of ``summary.json`` it bounds."""
+
+
+def unmet_expectations(expect: Any, summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of ``scenario.Expectations`` that a finished run breaks, each with its bound and the figure found.
+
+    A control that was not computed is not held against the run; an accuracy that was not evaluated is.
+    """
+    unmet = []
+    for each in fields(expect):
+        bound = getattr(expect, each.name)
+        name, read = _READINGS[each.name]
+        figure = read(summary)
+        if bound is None or (figure is None and each.name == "accuracy_control_max"):
+            continue
+        if not _holds(each.name, bound, figure):
+            unmet.append(f"expect.{each.name} = {_told(bound)}, but {name} is {_told(figure)}")
+    return tuple(unmet)
+
+
+def _holds(name: str, bound: Any, figure: Any) -> bool:
+    if figure is None:
+        return False
+    if name.endswith("_min"):
+        return bool(figure >= bound)
+    if name.endswith("_max"):
+        return bool(figure <= bound)
+    return bool(figure or not bound)
+
+
+def _told(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "unknown" if value is None else str(value).lower()
