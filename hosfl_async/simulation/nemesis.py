@@ -1,12 +1,10 @@
-"""The nemesis: who goes away when, for how long, and with memory or without. A plan, drawn from the seed or written down.
+"""The nemesis: who goes away when, for how long, and with memory or without. A plan, drawn from the seed.
 
-Planned outages strike any agent, services included. Drawn ones strike devices: the time a device stays and the time it is away
-are exponential, drawn by (seed, device, number of the absence), so a plan does not depend on anything that happens in the run.
+The time a device stays and the time it is away are exponential, drawn by (seed, device, number of the absence): what happens in the
+run, or to others, has no part in it. Outages that a scenario names (``settings.Outage``) need no drawing and strike services too.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from hosfl_async.simulation.draws import exponential, stream_key
 from hosfl_async.simulation.settings import DropoutSettings, Outage
@@ -15,10 +13,9 @@ _STAYS, _AWAY, _DRAWS = range(3)
 
 
 class Nemesis:
-    """``planned`` outages are known at the start; ``next_dropout`` draws a device's next one when it has returned."""
+    """Draws each device's next absence, one at a time."""
 
-    def __init__(self, seed: int, planned: Sequence[Outage] = ()) -> None:
-        self.planned = tuple(planned)
+    def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def next_dropout(self, agent: str, dropout: DropoutSettings, number: int, now_s: float) -> Outage | None:

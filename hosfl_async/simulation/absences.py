@@ -1,0 +1,130 @@
+"""Going away and coming back. A pause suspends an agent, a crash takes its memory; both take its link down.
+
+==========  ======================================  ==============================================
+kind        while away                              on return
+==========  ======================================  ==============================================
+pause       job and timers stand still              they go on with the time they had left
+crash       job, timers, agent, learner are gone    all made anew; ``Started`` with a higher boot
+==========  ======================================  ==============================================
+
+What arrives meanwhile is missed; what arrives later than the return is delivered, as the world's late messages are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hosfl_async.agent import Event, PeerGone
+from hosfl_async.simulation.journal import Journal
+from hosfl_async.simulation.nemesis import Nemesis
+from hosfl_async.simulation.node import Node
+from hosfl_async.simulation.outcome import Tally
+from hosfl_async.simulation.settings import Outage
+from hosfl_async.simulation.timeline import Timeline
+
+
+class Absences:
+    """Carries out the nemesis's plan on the nodes.
+
+    ``start`` starts a node anew; ``unfinish`` takes back that a node was finished; ``peer_gone_after_s`` as in the settings.
+    ``dropouts_to_come`` counts entries on the timeline that by themselves are no reason to go on.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        nemesis: Nemesis,
+        journal: Journal,
+        tally: Tally,
+        *,
+        start: Callable[[Node, Any], None],
+        unfinish: Callable[[Node], None],
+        feed: Callable[[Node, Event], None],
+        peer_gone_after_s: float,
+    ) -> None:
+        self._timeline, self._nemesis, self._journal, self._counts = timeline, nemesis, journal, tally.counts
+        self._start, self._unfinish, self._feed = start, unfinish, feed
+        self._peer_gone_after_s = peer_gone_after_s
+        self._services: list[Node] = []
+        self.dropouts_to_come = 0
+
+    def watch(self, node: Node) -> None:
+        """Tell this service when another agent is gone."""
+        self._services.append(node)
+
+    def plan(self, node: Node, outage: Outage) -> None:
+        """An absence known in advance; it has no effect if the node is away already."""
+        self._timeline.schedule(max(outage.at_s, self._timeline.now_s), self._leave, node, outage)
+
+    def plan_dropout(self, node: Node) -> None:
+        """Draw the next absence of a device, if it ever drops out."""
+        if node.group is None or node.dropout_planned:
+            return
+        outage = self._nemesis.next_dropout(node.name, node.group.dropout, node.dropouts, self._timeline.now_s)
+        if outage is not None:
+            node.dropouts += 1
+            node.dropout_planned = True
+            self.dropouts_to_come += 1
+            self._timeline.schedule(outage.at_s, self._drop_out, node, outage)
+
+    def _drop_out(self, node: Node, outage: Outage) -> None:
+        """A drawn absence comes up. A device that is finished is left alone from now on."""
+        self.dropouts_to_come -= 1
+        node.dropout_planned = False
+        if not node.finished:
+            self._leave(node, outage)
+
+    def _leave(self, node: Node, outage: Outage) -> None:
+        if node.away:
+            return
+        node.away = True
+        now_s = self._timeline.now_s
+        pending = sorted([*(node.timers or {}).values(), *([node.job] if node.job else [])])
+        for entry in pending:
+            self._timeline.cancel(entry)
+        node.timers = node.job = None
+        if outage.kind == "pause":
+            self._counts["pauses"] += 1
+            self._journal.note(now_s, node.name, "paused")
+            node.suspended = [(entry[0] - now_s, entry[2], entry[4]) for entry in pending]
+        else:
+            self._counts["crashes"] += 1
+            self._journal.note(now_s, node.name, "crashed")
+            self._forget(node)
+        self._timeline.schedule(now_s + outage.absence_s, self._come_back, node, None)
+        if 0 < self._peer_gone_after_s < outage.absence_s:
+            self._timeline.schedule(now_s + self._peer_gone_after_s, self._report, node, None)
+
+    def _forget(self, node: Node) -> None:
+        node.counts_before = node.counts()
+        node.agent = node.learner = None
+        if node.finished:
+            self._unfinish(node)
+
+    def _come_back(self, node: Node, _: Any) -> None:
+        node.away = False
+        if node.agent is None:
+            self._start(node, None)
+        else:
+            self._resume(node)
+        self.plan_dropout(node)
+
+    def _resume(self, node: Node) -> None:
+        now_s = self._timeline.now_s
+        self._journal.note(now_s, node.name, "resumed")
+        for left_s, act, detail in node.suspended or ():
+            entry = self._timeline.schedule(now_s + left_s, act, node, detail)
+            if isinstance(detail, str):
+                node.timers = {**(node.timers or {}), detail: entry}
+            else:
+                node.job = entry
+        node.suspended = None
+
+    def _report(self, gone: Node, _: Any) -> None:
+        """The transport has noticed: both services hear of it, if they are there to hear."""
+        for service in self._services:
+            if service is not gone and service.present:
+                self._counts["peers_gone"] += 1
+                self._journal.note(self._timeline.now_s, service.name, "peer_gone", peer=gone.name)
+                self._feed(service, PeerGone(gone.name))

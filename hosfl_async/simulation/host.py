@@ -1,0 +1,319 @@
+"""The simulation host: all agents in one thread and in virtual time.
+
+Theory. What happens next is the entry with the smallest (time, serial number) on the timeline, so a run is a pure function of its
+seed. Four rules keep the modelled world honest:
+
+* A job is *computed at its modelled completion instant*, when its entry comes up, never when it starts: computed early, it would
+  not see what happens meanwhile.
+* Every message goes through the codec: encoded when sent (its size is what the link carries), decoded when delivered.
+* Timers and jobs that were replaced, or lost in a crash, never count as events and never move time.
+* Who waits costs nothing: no polling, no clock tick, no event for a client that is idle or away.
+
+The host's duties are those of ``agent``; docs/hosts.md walks through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+from hosfl_async.agent import Agent, Event, JobDone, JobFailed, Learner, Persist, Record, RunJob, Send, SetTimer, Started, TimerFired
+from hosfl_async.codec import DEFAULT_LIMITS, CodecLimits, Decoder
+from hosfl_async.errors import AgentError, LearnerError, SettingsError
+from hosfl_async.messages import AGGREGATOR
+from hosfl_async.simulation.absences import Absences
+from hosfl_async.simulation.devices import Devices
+from hosfl_async.simulation.journal import Journal, Trace, step_of
+from hosfl_async.simulation.nemesis import Nemesis
+from hosfl_async.simulation.network import Network
+from hosfl_async.simulation.node import Node, RecordList, Store
+from hosfl_async.simulation.outcome import Ending, SimulationOutcome, Tally
+from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, Outage, SimulationSettings
+from hosfl_async.simulation.timeline import Timeline
+from hosfl_async.simulation.traffic import Traffic
+
+
+class Simulation:
+    """A world of agents. ``add`` everyone, then ``run``; ``run`` may be called again to go on.
+
+    Parameters
+    ----------
+    seed: the run is a pure function of it and of what is added.
+    compute, network, outages: the modelled world.
+    settings: bounds of the run.
+    limits: bounds of the codec.
+    trace: journal of everything that happens, or None.
+    on_record: called with (modelled seconds, agent, record) for every ``Record`` effect.
+    on_progress: called with (modelled seconds, events) every ``progress_every_events`` events.
+    validate: have each agent check its own invariants after every event (slow; for tests).
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        compute: ComputeSettings | None = None,
+        network: NetworkSettings | None = None,
+        outages: Sequence[Outage] = (),
+        settings: SimulationSettings | None = None,
+        limits: CodecLimits = DEFAULT_LIMITS,
+        trace: Trace | None = None,
+        on_record: Callable[[float, str, Record], None] | None = None,
+        on_progress: Callable[[float, int], None] | None = None,
+        progress_every_events: int = 10_000,
+        validate: bool = False,
+    ) -> None:
+        self.seed = seed
+        self.events = 0
+        self.finished_at_s: float | None = None
+        self._settings = settings or SimulationSettings()
+        self._on_record, self._validate = on_record, validate
+        self._on_progress, self._progress_every = on_progress, progress_every_events
+        self._look_up_at = min(progress_every_events, self._settings.events_max)
+        self._limits = limits
+        self._decoders: dict[Any, Decoder] = {}
+        self._nodes: dict[str, Node] = {}
+        self._unfinished = 0
+        self._timeline = Timeline()
+        self._journal = Journal(self._settings.story_events_kept, trace)
+        self._tally = Tally()
+        self._counts = self._tally.counts
+        self._devices = Devices(compute or ComputeSettings(), seed)
+        network = network or NetworkSettings()
+        self._network = Network(network, seed)
+        self._traffic = Traffic(self._timeline, self._network, self._journal, self._tally, self._feed)
+        self._outages = tuple(outages)
+        self._absences = Absences(
+            self._timeline,
+            Nemesis(seed),
+            self._journal,
+            self._tally,
+            start=self._start,
+            unfinish=self._note_finished,
+            feed=self._feed,
+            peer_gone_after_s=network.peer_gone_after_s,
+        )
+        self._obey: dict[type, Callable[[Node, Any], None]] = {
+            Send: self._traffic.send,
+            SetTimer: self._set_timer,
+            RunJob: self._run_job,
+            Record: self._record,
+            Persist: self._persist,
+        }
+
+    # -- what others may read -----------------------------------------------------------------------------
+
+    @property
+    def now_s(self) -> float:
+        return self._timeline.now_s
+
+    @property
+    def finished(self) -> bool:
+        return self._unfinished == 0
+
+    def agent(self, name: str) -> Agent | None:
+        """The agent of this name as it stands; None while it is crashed."""
+        return self._nodes[name].agent
+
+    def learner(self, name: str) -> Learner | None:
+        """Its learner; None while it is crashed."""
+        return self._nodes[name].learner
+
+    def agent_counts(self) -> dict[str, dict[str, int]]:
+        """What each agent has counted, summed over its lives."""
+        return {name: node.counts() for name, node in self._nodes.items()}
+
+    # -- set-up -------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        name: str,
+        *,
+        make_agent: Callable[[str], Agent],
+        make_learner: Callable[[str], Learner],
+        inbox: Any,
+        group: FleetGroup | None = None,
+        store: Store | None = None,
+    ) -> None:
+        """Add an agent, which starts now. With a ``group`` it is a client, without one a service.
+
+        ``make_agent`` and ``make_learner`` are called with its name at the start and again after each crash. ``inbox`` is its
+        union in ``messages``. What it persists goes to ``store``, or to a list that crashes spare.
+        """
+        if name in self._nodes:
+            raise SettingsError(name, "there are two agents of this name")
+        decoder = self._decoders.get(inbox)
+        if decoder is None:
+            decoder = self._decoders[inbox] = Decoder(inbox, self._limits)
+        client = group is not None
+        node = Node(
+            name,
+            make_agent=make_agent,
+            make_learner=make_learner,
+            decoder=decoder,
+            device=self._devices.client(name, group) if group is not None else self._devices.service(name),
+            uplink=self._network.uplink(name) if client else self._network.service_link(name),
+            downlink=self._network.downlink(name) if client else None,
+            group=group,
+            store=store,
+        )
+        self._nodes[name] = node
+        self._traffic.connect(node)
+        if not client:
+            self._absences.watch(node)
+        self._unfinished += 1
+        self._timeline.schedule(self.now_s, self._start, node, None)
+
+    def run(self, *, until_s: float = inf, stop_when: Callable[[], bool] | None = None) -> SimulationOutcome:
+        """Run until every agent is finished, nothing is left to happen, or what the arguments say.
+
+        Raises ``AgentError`` with the agent's story if an agent or its learner breaks, or if a bound of the settings is reached.
+        """
+        timeline = self._timeline
+        self._plan_outages()
+        while True:
+            if self._unfinished == 0:
+                return self._outcome("finished")
+            if stop_when is not None and stop_when():
+                return self._outcome("stopped")
+            if len(timeline) <= self._absences.dropouts_to_come:
+                return self._outcome("quiescent")
+            entry = timeline.take(min(until_s, self._settings.modelled_time_max_s))
+            if entry is None and until_s > self._settings.modelled_time_max_s:
+                raise self._no_end("modelled_time_max_s")
+            if entry is None:
+                return self._outcome("until")
+            entry[2](entry[3], entry[4])
+            if self.events >= self._look_up_at:
+                self._look_up()
+
+    def _plan_outages(self) -> None:
+        outages, self._outages = self._outages, ()
+        for outage in outages:
+            node = self._nodes.get(outage.agent)
+            if node is None:
+                names = ", ".join([*self._nodes][:8])
+                raise SettingsError("outages", f"no agent is called {outage.agent!r}", expected=f"one of {names} ...")
+            self._absences.plan(node, outage)
+
+    def _look_up(self) -> None:
+        """Once in a while: bound and progress."""
+        if self.events >= self._settings.events_max:
+            raise self._no_end("events_max")
+        if self._on_progress is not None:
+            self._on_progress(self.now_s, self.events)
+        self._look_up_at = min(self.events + self._progress_every, self._settings.events_max)
+
+    def _no_end(self, bound: str) -> AgentError:
+        return AgentError(f"seed {self.seed}: {self.events} events, {self.now_s:.6g} s and no end: simulation.{bound} is reached")
+
+    def _outcome(self, ended: Ending) -> SimulationOutcome:
+        return self._tally.outcome(
+            self._network.counts,
+            seed=self.seed,
+            ended=ended,
+            events=self.events,
+            modelled_time_s=self.now_s,
+            finished_at_s=self.finished_at_s,
+        )
+
+    # -- events -------------------------------------------------------------------------------------------
+
+    def _start(self, node: Node, _: Any) -> None:
+        node.boot += 1
+        node.agent, node.learner = node.make_agent(node.name), node.make_learner(node.name)
+        self._journal.note(self.now_s, node.name, "started")
+        self._absences.plan_dropout(node)
+        self._feed(node, Started(node.boot, node.store.records() if node.store is not None else ()))
+
+    def _feed(self, node: Node, event: Event) -> None:
+        """One event to one agent; its effects are obeyed in order."""
+        agent = node.agent
+        assert agent is not None
+        self.events += 1
+        try:
+            effects = agent.handle(event, self._timeline.now_s)
+        except Exception as error:
+            raise self._story(node, f"in {event!r}", error) from error
+        try:
+            for effect in effects:
+                self._obey[type(effect)](node, effect)
+            if self._validate:
+                agent.validate()
+        except AgentError as error:  # the agent broke its contract; what a store or a caller raises is not its fault
+            raise self._story(node, f"after {event!r}", error) from error
+        if agent.finished != node.finished:
+            self._note_finished(node)
+
+    def _note_finished(self, node: Node) -> None:
+        """Its agent became finished, or is not any more."""
+        node.finished = not node.finished
+        self._unfinished += -1 if node.finished else 1
+        if node.finished and node.name == AGGREGATOR and self.finished_at_s is None:
+            self.finished_at_s = self.now_s
+
+    def _story(self, node: Node, where: str, error: Exception) -> AgentError:
+        """An error in an agent, with all that is needed to meet it again."""
+        text = f"{node.name} at {self.now_s:.6f} s, event {self.events}, seed {self.seed}, {where[:300]}: {type(error).__name__}: {error}"
+        return AgentError(f"{text}\n{self._journal.story(node.name)}")
+
+    # -- effects, and what comes of them ------------------------------------------------------------------
+
+    def _set_timer(self, node: Node, effect: SetTimer) -> None:
+        timers = node.timers
+        if timers is None:
+            timers = node.timers = {}
+        replaced = timers.pop(effect.name, None)
+        if replaced is not None:
+            self._timeline.cancel(replaced)
+        if effect.delay_s is not None:
+            if not 0 <= effect.delay_s < inf:
+                raise AgentError(f"{node.name} sets timer {effect.name!r} to {effect.delay_s} s")
+            timers[effect.name] = self._timeline.schedule(self._timeline.now_s + effect.delay_s, self._fire, node, effect.name)
+
+    def _fire(self, node: Node, name: str) -> None:
+        assert node.timers is not None
+        del node.timers[name]
+        self._counts["timers_fired"] += 1
+        self._journal.note(self._timeline.now_s, node.name, "timer", name)
+        self._feed(node, TimerFired(name))
+
+    def _run_job(self, node: Node, effect: RunJob) -> None:
+        job = effect.job
+        if node.job is not None:
+            raise AgentError(f"{node.name} asks for {type(job).__name__} while {type(node.job[4]).__name__} is in flight")
+        now_s = self._timeline.now_s
+        self._counts["jobs_started"] += 1
+        self._journal.note(now_s, node.name, "job_started", type(job).__name__, step_of(job))
+        node.job = self._timeline.schedule(now_s + node.device.duration_s(job), self._complete, node, job)
+
+    def _complete(self, node: Node, job: Any) -> None:
+        """The modelled completion instant of a job: only now is it computed."""
+        assert node.learner is not None
+        node.job = None
+        kind, step = type(job).__name__, step_of(job)
+        event: Event
+        try:
+            event = JobDone(job, node.learner.run(job))
+            what, count = "job_done", "jobs_done"
+        except LearnerError as error:
+            event = JobFailed(job, str(error))
+            what, count = "job_failed", "jobs_failed"
+        except Exception as error:
+            raise self._story(node, f"in its learner, {kind} {step or ''}", error) from error
+        self._counts[count] += 1
+        self._journal.note(self._timeline.now_s, node.name, what, kind, step)
+        self._feed(node, event)
+
+    def _record(self, node: Node, record: Record) -> None:
+        self._journal.note(self._timeline.now_s, node.name, "recorded", record.name, record.step or None, values=record.values)
+        if self._on_record is not None:
+            self._on_record(self._timeline.now_s, node.name, record)
+
+    def _persist(self, node: Node, effect: Persist) -> None:
+        if node.store is None:
+            node.store = RecordList()
+        node.store.append(effect.record)
+        self._counts["persisted"] += 1
+        self._journal.note(self._timeline.now_s, node.name, "persisted", type(effect.record).__name__)

@@ -1,0 +1,76 @@
+"""What is noted of a run: the latest events in memory, for an agent's story when it fails, and the trace on disk, if one is wanted.
+
+Noting must cost next to nothing, so a note is a plain tuple and turns into text only when somebody reads it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Protocol
+
+STORY_LINES_MAX = 20
+"""Lines of an agent's story in an error."""
+
+_NAMES_STEP: dict[type, bool] = {}
+
+
+def step_of(subject: Any) -> Any:
+    """The ``StepId`` that a message or job is about, or None."""
+    kind = type(subject)
+    names_step = _NAMES_STEP.get(kind)
+    if names_step is None:
+        names_step = _NAMES_STEP[kind] = hasattr(subject, "step")
+    return subject.step if names_step else None
+
+
+class Trace(Protocol):
+    """Takes one note after another, in order; see ``hosfl_async.trace``."""
+
+    def note(
+        self,
+        time_s: float,
+        agent: str,
+        what: str,
+        kind: str = "",
+        step: str = "",
+        peer: str = "",
+        size: int = 0,
+        values: dict[str, float] | None = None,
+    ) -> None: ...
+
+
+class Journal:
+    """The notes of one run; ``kept`` is how many of the latest stay in memory."""
+
+    __slots__ = ("_latest", "_trace")
+
+    def __init__(self, kept: int, trace: Trace | None) -> None:
+        self._latest: deque[tuple[Any, ...]] = deque(maxlen=kept)
+        self._trace = trace
+
+    def note(
+        self,
+        time_s: float,
+        agent: str,
+        what: str,
+        kind: str = "",
+        step: Any = None,
+        peer: str = "",
+        size: int = 0,
+        values: dict[str, float] | None = None,
+    ) -> None:
+        """``agent`` met ``what`` (sent, delivered, job_done, ...) of a ``kind`` (type of message, job or record; name of a timer)."""
+        self._latest.append((time_s, agent, what, kind, step, peer, size))
+        if self._trace is not None:
+            self._trace.note(time_s, agent, what, kind, "" if step is None else str(step), peer, size, values)
+
+    def story(self, agent: str) -> str:
+        """The latest notes about one agent, oldest first, one a line."""
+        about = [note for note in self._latest if note[1] == agent][-STORY_LINES_MAX:]
+        return "\n".join(_line(*note) for note in about)
+
+
+def _line(time_s: float, agent: str, what: str, kind: str, step: Any, peer: str, size: int) -> str:
+    about = f" {step}" if step is not None else ""
+    other = f" ({peer}, {size} B)" if size else f" ({peer})" if peer else ""
+    return f"  {time_s:12.6f} s  {agent} {what} {kind}{about}{other}"

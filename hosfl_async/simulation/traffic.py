@@ -1,0 +1,74 @@
+"""Messages under way: encoded when sent, carried by a link, decoded when delivered. Every fate is counted and noted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hosfl_async.agent import Event, Received, Send
+from hosfl_async.codec import encode
+from hosfl_async.errors import AgentError, CodecError
+from hosfl_async.messages import CLIENTS
+from hosfl_async.simulation.journal import Journal, step_of
+from hosfl_async.simulation.network import Network
+from hosfl_async.simulation.node import Node
+from hosfl_async.simulation.outcome import Tally
+from hosfl_async.simulation.timeline import Timeline
+
+
+class Traffic:
+    """Carries messages between the nodes it is told of, and feeds what arrives to their agents."""
+
+    __slots__ = ("_clients", "_feed", "_journal", "_network", "_nodes", "_tally", "_timeline")
+
+    def __init__(self, timeline: Timeline, network: Network, journal: Journal, tally: Tally, feed: Callable[[Node, Event], None]) -> None:
+        self._timeline, self._network, self._journal, self._tally, self._feed = timeline, network, journal, tally, feed
+        self._nodes: dict[str, Node] = {}
+        self._clients: list[Node] = []
+
+    def connect(self, node: Node) -> None:
+        self._nodes[node.name] = node
+        if node.group is not None:
+            self._clients.append(node)
+
+    def send(self, node: Node, effect: Send) -> None:
+        """To one agent, or a copy to each client that is present. Raises ``AgentError`` if nobody has that name."""
+        message = effect.message
+        payload = encode(node.name, message)
+        if effect.recipient == CLIENTS:
+            for client in self._clients:
+                if client.present and client is not node:
+                    self._carry(node, client, message, payload)
+            return
+        recipient = self._nodes.get(effect.recipient)
+        if recipient is None:
+            raise AgentError(f"{node.name} sends {type(message).__name__} to {effect.recipient!r}, and nobody is called so")
+        self._carry(node, recipient, message, payload)
+
+    def _carry(self, sender: Node, recipient: Node, message: Any, payload: bytes) -> None:
+        kind, step, size = type(message).__name__, step_of(message), len(payload)
+        now_s = self._timeline.now_s
+        self._tally.sent(message, kind, size)
+        self._journal.note(now_s, sender.name, "sent", kind, step, recipient.name, size)
+        link = sender.uplink if sender.group is not None or recipient.downlink is None else recipient.downlink
+        arrivals_s = self._network.transmit(link, now_s, size)
+        if len(arrivals_s) != 1:
+            fate = "duplicated" if arrivals_s else "lost"
+            self._journal.note(now_s, recipient.name, fate, kind, step, sender.name, size)
+        for arrival_s in arrivals_s:
+            self._timeline.schedule(arrival_s, self._deliver, recipient, (sender.name, payload, kind, step))
+
+    def _deliver(self, node: Node, parcel: tuple[str, bytes, str, Any]) -> None:
+        sender, payload, kind, step = parcel
+        message: Any = None
+        fate = "missed"
+        if node.present:
+            try:
+                sender, message = node.decoder.decode(payload)
+                fate = "delivered"
+            except CodecError:
+                fate = "refused"
+        self._tally.counts[fate] += 1
+        self._journal.note(self._timeline.now_s, node.name, fate, kind, step, sender, len(payload))
+        if message is not None:
+            self._feed(node, Received(sender, message))
