@@ -2,8 +2,8 @@
 
 A name (what for, whose seed, which client, which step ...) is hashed to 128 bits by BLAKE2b, and Philox, a counter-based generator,
 turns them into a stream of bits. Only ``random_raw`` is used: its output is fixed by the algorithm, whereas numpy's and torch's
-distributions may change with the release or the processor. So equal names give equal numbers on every machine, and nothing
-depends on who drew first.
+distributions may change with the release or the processor (the Dirichlet draw in ``data.py`` is the one exception). So equal names
+give equal numbers on every machine, and nothing depends on who drew first.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ def raw_stream() -> Callable[[bytes], Philox]:
     """
     generator = Philox(key=0)
     state = generator.state
-    assert isinstance(state["state"], dict)
 
     def start(key: bytes) -> Philox:
         state["state"]["key"] = np.frombuffer(key, "<u8").astype(np.uint64, copy=False)

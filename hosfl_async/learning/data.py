@@ -1,0 +1,172 @@
+"""Data sets by name, how they are dealt to the clients, and how a step's batch is drawn.
+
+Everything is a pure function of names: the same seed gives the same split, the same shards and, for each ``StepId``, the same batch,
+whatever was drawn before and on whichever machine. So a step can be repeated, and a run can be computed again by the oracle.
+
+A data set is added by writing one function that returns images and labels and entering it in ``_SOURCES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+from numpy.random import Generator, Philox
+from numpy.typing import NDArray
+
+from hosfl_async.errors import SettingsError
+from hosfl_async.learning.randomness import KEY_BYTES, named_key, permutation, raw_stream, step_name, uniform
+from hosfl_async.learning.settings import PartitionSettings, TaskSettings
+from hosfl_async.messages import StepId
+
+Images = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Training and held-out samples. Images (n, channels, height, width) float32, labels (n,) int64 below ``classes``."""
+
+    train_images: Images
+    train_labels: Labels
+    test_images: Images
+    test_labels: Labels
+    classes: int
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.train_images.shape[1:]
+
+    def shaped(self, input_shape: tuple[int, ...]) -> Dataset:
+        """The same samples, each in the shape that a model takes."""
+        train, test = (images.reshape(-1, *input_shape) for images in (self.train_images, self.test_images))
+        return replace(self, train_images=train, test_images=test)
+
+
+def load_dataset(task: TaskSettings, seed: int) -> Dataset:
+    """The named data set, split into training and held-out samples; each class gives ``test_fraction`` of its own."""
+    images, labels, classes = _SOURCES[task.data](task, seed)
+    held_out = np.zeros(len(labels), bool)
+    for label in range(classes):
+        members = np.flatnonzero(labels == label)
+        order = permutation(named_key("held out", seed, str(label)), len(members))
+        held_out[members[order[: round(len(members) * task.test_fraction)]]] = True
+    if not held_out.any():
+        raise SettingsError("task.test_fraction", "no sample is held out", found=str(task.test_fraction))
+    return Dataset(images[~held_out], labels[~held_out], images[held_out], labels[held_out], classes)
+
+
+def _digits(task: TaskSettings, seed: int) -> tuple[Images, Labels, int]:
+    """1,797 handwritten digits of 8x8 pixels, bundled with scikit-learn (BSD); grey levels 0..16 scaled to [0, 1]."""
+    from sklearn.datasets import load_digits  # half a second of imports that other data do not need
+
+    images, labels = load_digits(return_X_y=True)
+    return (images / 16).astype(np.float32).reshape(-1, 1, 8, 8), labels.astype(np.int64), 10
+
+
+def _toy(task: TaskSettings, seed: int) -> tuple[Images, Labels, int]:
+    """Four noisy patterns of 1x4x4 pixels: learnt in a moment, as many samples as wanted."""
+    labels = np.arange(task.toy_samples, dtype=np.int64) % 4
+    patterns = uniform(named_key("toy patterns", seed), 64).reshape(4, 16)
+    noise = uniform(named_key("toy noise", seed), task.toy_samples * 16).reshape(-1, 16)
+    return (0.6 * patterns[labels] + 0.4 * noise).astype(np.float32).reshape(-1, 1, 4, 4), labels, 4
+
+
+_SOURCES: dict[str, Callable[[TaskSettings, int], tuple[Images, Labels, int]]] = {"digits": _digits, "toy": _toy}
+
+
+# -- dealing the samples to the clients ---------------------------------------------------------------
+
+
+def partition(labels: Labels, clients: int, settings: PartitionSettings, seed: int) -> tuple[Indices, Indices]:
+    """Deal every sample to exactly one of ``clients`` clients.
+
+    Returns ``(order, bounds)``: client k owns ``order[bounds[k] : bounds[k + 1]]``. Two arrays serve any number of clients.
+    """
+    if clients * settings.samples_min > len(labels):
+        raise SettingsError(
+            "task.partition.samples_min",
+            "more samples are promised than there are",
+            expected=f"at most {len(labels)} training samples in all",
+            found=f"{clients} clients x {settings.samples_min}",
+        )
+    if settings.rule == "dirichlet":
+        shares = _dirichlet(labels, clients, settings.dirichlet_alpha, seed)
+    else:
+        shuffled = permutation(named_key("deal", seed), len(labels))
+        if settings.rule == "iid":
+            shares = np.array_split(shuffled, clients)
+        else:
+            shares = _shards(shuffled[np.argsort(labels[shuffled], kind="stable")], clients, settings.shards_per_client, seed)
+    _level(shares, settings.samples_min)
+    return np.concatenate(shares), np.cumsum([0, *map(len, shares)])
+
+
+def _dirichlet(labels: Labels, clients: int, alpha: float, seed: int) -> list[Indices]:
+    """Each class is cut at the cumulated shares of one Dirichlet(alpha) draw over the clients.
+
+    numpy's own Dirichlet is used, which no other machine promises to repeat in the last bit; the rounding to whole samples absorbs it.
+    """
+    pieces: list[list[Indices]] = [[] for _ in range(clients)]
+    for label in np.unique(labels):
+        key = named_key("deal", seed, str(label))
+        members = np.flatnonzero(labels == label)
+        members = members[permutation(key, len(members))]
+        shares = Generator(Philox(key=int.from_bytes(key, "little"))).dirichlet(np.full(clients, alpha))
+        cuts = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
+        for owned, piece in zip(pieces, np.split(members, cuts), strict=True):
+            owned.append(piece)
+    return [np.concatenate(owned) for owned in pieces]
+
+
+def _shards(by_label: Indices, clients: int, shards_per_client: int, seed: int) -> list[Indices]:
+    """Samples sorted by label are cut into equal shards; each client gets ``shards_per_client`` of them at random."""
+    shards = np.array_split(by_label, clients * shards_per_client)
+    order = permutation(named_key("deal shards", seed), len(shards)).reshape(clients, shards_per_client)
+    return [np.concatenate([shards[i] for i in own]) for own in order]
+
+
+def _level(shares: list[Indices], samples_min: int) -> None:
+    """Move samples from the richest client to each that has fewer than ``samples_min``."""
+    richest = [(-len(share), client) for client, share in enumerate(shares)]
+    heapify(richest)
+    for poor in range(len(shares)):
+        while (missing := samples_min - len(shares[poor])) > 0:
+            surplus, rich = heappop(richest)
+            moved = min(missing, -surplus - samples_min)
+            shares[poor] = np.concatenate([shares[poor], shares[rich][-moved:]])
+            shares[rich] = shares[rich][:-moved]
+            heappush(richest, (surplus + moved, rich))
+
+
+# -- one step's batch ---------------------------------------------------------------------------------
+
+
+class BatchSampler:
+    """Draws each step's batch from a shard, as a pure function of the seed and the ``StepId``."""
+
+    __slots__ = ("_key", "_size", "_start")
+
+    def __init__(self, seed: int, batch_size: int) -> None:
+        self._key = named_key("batch", seed)
+        self._size = batch_size
+        self._start = raw_stream()
+
+    def draw(self, step: StepId, samples: int) -> list[int]:
+        """``batch_size`` positions below ``samples``: all different, or with replacement if there are fewer samples than that.
+
+        Floyd's sampling: as many random words as the batch has samples, however large the shard.
+        """
+        key = blake2b(self._key + step_name(step), digest_size=KEY_BYTES).digest()
+        words: list[int] = self._start(key).random_raw(self._size).tolist()
+        if samples < self._size:
+            return [word * samples >> 64 for word in words]
+        chosen: dict[int, None] = {}
+        for last, word in zip(range(samples - self._size, samples), words, strict=True):
+            pick = word * (last + 1) >> 64
+            chosen[last if pick in chosen else pick] = None
+        return list(chosen)

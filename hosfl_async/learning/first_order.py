@@ -1,0 +1,119 @@
+"""The server half's step: finish the forward pass, back-propagate, step, and return the dual variable.
+
+The dual lambda = d(mean loss) / dz falls out of ordinary back-propagation at no extra cost (HO-SFL, arXiv:2603.14773, section 3).
+The loss is the mean cross-entropy of the batch, so the dual already carries the 1/batch.
+
+Parameters, gradients and the optimiser's memory are flat float32 vectors. The optimisers are written out in numpy: a few plain
+operations in a fixed order, each correctly rounded, so that a step is the same with any number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from hosfl_async.errors import LearnerError
+from hosfl_async.learning.perturbation import Vector
+from hosfl_async.learning.settings import FirstOrderSettings
+from hosfl_async.learning.split_model import Half, aligned_vector
+
+
+class Optimizer:
+    """SGD, momentum or AdamW on one flat vector, with decoupled weight decay."""
+
+    def __init__(self, settings: FirstOrderSettings, size: int) -> None:
+        self._settings = settings
+        self._steps = 0
+        self._mean = np.zeros(size if settings.optimizer != "sgd" else 0, np.float32)
+        self._square = np.zeros(size if settings.optimizer == "adamw" else 0, np.float32)
+
+    def step(self, theta: Vector, gradient: Vector) -> None:
+        """Change ``theta`` in place; ``gradient`` is used up."""
+        settings = self._settings
+        self._steps += 1
+        if settings.weight_decay:
+            theta *= np.float32(1 - settings.learning_rate * settings.weight_decay)
+        if settings.optimizer == "adamw":
+            theta -= self._adam_direction(gradient) * np.float32(settings.learning_rate)
+            return
+        if settings.optimizer == "momentum":
+            self._mean *= np.float32(settings.momentum)
+            self._mean += gradient
+            gradient[:] = self._mean
+        gradient *= np.float32(settings.learning_rate)
+        theta -= gradient
+
+    def _adam_direction(self, gradient: Vector) -> Vector:
+        """Mean gradient over root mean squared gradient, both freed of their bias towards zero (AdamW, arXiv:1711.05101)."""
+        settings = self._settings
+        self._mean *= np.float32(settings.beta1)
+        self._mean += gradient * np.float32(1 - settings.beta1)
+        self._square *= np.float32(settings.beta2)
+        self._square += gradient * gradient * np.float32(1 - settings.beta2)
+        root = np.sqrt(self._square / np.float32(1 - settings.beta2**self._steps))
+        root += np.float32(settings.epsilon)
+        direction: Vector = self._mean / np.float32(1 - settings.beta1**self._steps)
+        direction /= root
+        return direction
+
+
+@dataclass(frozen=True, slots=True)
+class Dual:
+    """What a batch gives: d(mean loss)/dz in the shape of the activations, and the mean loss."""
+
+    dual: Tensor
+    loss: float
+
+
+class ServerTrainer:
+    """The server half with its optimiser. ``theta`` is the parameter vector; only ``backward`` changes it."""
+
+    def __init__(self, half: Half, theta: Vector, settings: FirstOrderSettings) -> None:
+        self.theta = theta
+        self._half = half
+        self._settings = settings
+        self._optimizer = Optimizer(settings, half.size)
+        self._gradient = aligned_vector(half.size)
+        half.bind(half.views(theta))
+        for parameter, view in zip(half.module.parameters(), half.views(self._gradient), strict=True):
+            parameter.grad = view
+
+    def backward(self, activations: Tensor, labels: Tensor, weight: float = 1.0) -> Dual:
+        """One step on a batch of activations (batch, *cut shape) and labels (batch,); the gradient counts ``weight`` times.
+
+        The dual is that of the parameters before the step, unweighted. Raises ``LearnerError``, changing nothing, if the loss or
+        the gradient is not finite.
+        """
+        dual = self._back_propagate(activations, labels)
+        if not np.isfinite(self._gradient).all():
+            raise LearnerError("the server half's gradient is not finite: nothing was changed")
+        if weight != 1.0:
+            self._gradient *= np.float32(weight)
+        self._optimizer.step(self.theta, self._gradient)
+        return dual
+
+    def evaluate_dual(self, activations: Tensor, labels: Tensor) -> Dual:
+        """Dual and loss at the parameters as they stand; changes nothing."""
+        return self._back_propagate(activations, labels)
+
+    def evaluate(self, activations: Tensor, labels: Tensor) -> tuple[int, float]:
+        """Number of correct predictions and *summed* loss on a batch."""
+        with torch.inference_mode():
+            logits = self._half.module(activations)
+            correct = int((logits.argmax(dim=1) == labels).sum())
+            return correct, float(cross_entropy(logits, labels, reduction="sum"))
+
+    def _back_propagate(self, activations: Tensor, labels: Tensor) -> Dual:
+        self._gradient.fill(0)
+        cut = activations.detach().requires_grad_()
+        mean_loss = cross_entropy(self._half.module(cut), labels)
+        mean_loss.backward()  # type: ignore[no-untyped-call]
+        loss = float(mean_loss.detach())
+        if not isfinite(loss) or cut.grad is None:
+            raise LearnerError(f"the loss is {loss}: nothing was changed")
+        return Dual(dual=cut.grad, loss=loss)

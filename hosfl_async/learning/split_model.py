@@ -1,0 +1,132 @@
+"""Models by name, cut in two; each half's parameters live in one contiguous float32 vector.
+
+HO-SFL (arXiv:2603.14773, section 3) cuts a model at the *cut layer* into a client half f_c(x; theta_c) and a server half
+f_s(z; theta_s). Here theta_c and theta_s are plain vectors: directions, replay, digests and snapshots speak of vectors, and know
+no layers. A ``Half`` is a torch module whose parameters are *views* of such a vector, so nothing is ever copied between the two;
+binding it to another vector (a perturbed one, another version) exchanges pointers.
+
+A model is added by writing one function that returns its two modules and entering it in ``_MODELS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import prod, sqrt
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hosfl_async.errors import SettingsError
+from hosfl_async.learning.perturbation import Vector
+from hosfl_async.learning.randomness import named_key, uniform
+from hosfl_async.learning.settings import ModelSettings
+
+Shape = tuple[int, ...]
+Views = tuple[Tensor, ...]
+
+_ALIGNMENT_BYTES = 64
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+
+def aligned_vector(size: int) -> Vector:
+    """An uninitialised float32 vector that starts at a cache line.
+
+    Matrix products may take another path, and round differently, when their operands are aligned differently; two copies of one
+    version must give the same activations.
+    """
+    room = np.empty(size * 4 + _ALIGNMENT_BYTES, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT_BYTES
+    return room[start : start + size * 4].view(np.float32)
+
+
+class Half:
+    """One half of a model: a module bound to views of a vector of ``size`` float32, in the order of ``module.parameters()``."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._parameters = tuple(module.parameters())
+        self._shapes = tuple(tuple(parameter.shape) for parameter in self._parameters)
+        self.size = sum(map(prod, self._shapes))
+
+    def views(self, vector: Vector) -> Views:
+        """The parameters as views of ``vector``: changing one changes the other."""
+        whole = torch.from_numpy(vector)
+        ends = accumulate(map(prod, self._shapes))
+        return tuple(whole[end - prod(shape) : end].view(shape) for end, shape in zip(ends, self._shapes, strict=True))
+
+    def bind(self, views: Views) -> None:
+        """Let the module compute with these views from now on."""
+        for parameter, view in zip(self._parameters, views, strict=True):
+            parameter.data = view
+
+    def initial(self, key: bytes) -> Vector:
+        """theta(0): uniform in +-1/sqrt(fan-in), the same bits on every machine (drawn in float64, rounded once)."""
+        bounds = np.concatenate([np.full(prod(shape), 1 / sqrt(fan_in)) for shape, fan_in in self._fan_ins()])
+        vector = aligned_vector(self.size)
+        vector[:] = (uniform(key, self.size) * 2 - 1) * bounds
+        return vector
+
+    def _fan_ins(self) -> Iterable[tuple[Shape, int]]:
+        """Shape and fan-in of each parameter; a bias has the fan-in of the weight before it."""
+        fan_in = 1
+        for shape in self._shapes:
+            fan_in = prod(shape[1:]) if len(shape) > 1 else fan_in
+            yield shape, fan_in
+
+
+@dataclass(frozen=True, slots=True)
+class SplitModel:
+    """Both halves and the shapes, per sample, that go into the client half and come out of it at the cut."""
+
+    client: Half
+    server: Half
+    input_shape: Shape
+    cut_shape: Shape
+
+
+def initial_halves(model: SplitModel, seed: int) -> tuple[Vector, Vector]:
+    """theta_c(0) and theta_s(0) of a seed."""
+    return model.client.initial(named_key("client half", seed)), model.server.initial(named_key("server half", seed))
+
+
+def build_model(settings: ModelSettings, image_shape: Shape, classes: int) -> SplitModel:
+    """Build the named model for images of ``image_shape`` (channels, height, width).
+
+    The client half is in inference mode and never records a graph. Parameters are not set: ``bind`` them first.
+    """
+    input_shape, cut_shape, client, server = _MODELS[settings.name](settings, image_shape, classes)
+    client.eval().requires_grad_(False)
+    return SplitModel(client=Half(client), server=Half(server), input_shape=input_shape, cut_shape=cut_shape)
+
+
+def _mlp(settings: ModelSettings, image_shape: Shape, classes: int) -> tuple[Shape, Shape, nn.Module, nn.Module]:
+    inputs, cut = prod(image_shape), settings.client_widths[-1]
+    client = _dense((inputs, *settings.client_widths), settings.activation, last=True)
+    return (inputs,), (cut,), client, _dense((cut, *settings.server_widths, classes), settings.activation)
+
+
+def _cnn(settings: ModelSettings, image_shape: Shape, classes: int) -> tuple[Shape, Shape, nn.Module, nn.Module]:
+    channels, height, width = image_shape
+    halvings = len(settings.client_widths)
+    if min(height, width) >> halvings == 0:
+        raise SettingsError("task.model.client_widths", f"{halvings} poolings leave nothing of a {height}x{width} image")
+    layers: list[nn.Module] = []
+    for before, after in pairwise((channels, *settings.client_widths)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), _ACTIVATIONS[settings.activation](), nn.MaxPool2d(2)]
+    cut = (settings.client_widths[-1], height >> halvings, width >> halvings)
+    server = nn.Sequential(nn.Flatten(), _dense((prod(cut), *settings.server_widths, classes), settings.activation))
+    return image_shape, cut, nn.Sequential(*layers), server
+
+
+def _dense(widths: Sequence[int], activation: str, last: bool = False) -> nn.Sequential:
+    """Fully connected layers with an activation between them, and after the last if asked for."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), _ACTIVATIONS[activation]()]
+    return nn.Sequential(*(layers if last else layers[:-1]))
+
+
+_MODELS: dict[str, Callable[[ModelSettings, Shape, int], tuple[Shape, Shape, nn.Module, nn.Module]]] = {"mlp": _mlp, "cnn": _cnn}

@@ -1,0 +1,160 @@
+"""Versions of the client half: who holds which, and one copy of the parameters for each version that somebody holds.
+
+The client half at version V is a pure function of theta(0) and log entries 1..V. So learners that stand at the same version can share
+one read-only vector, and a version that one of them has computed need not be computed again. In the simulator all learners share a
+store: memory is that of the *live versions*, and a client is little more than a reference. A live agent has a store of its own, and
+really replays every entry by itself.
+
+A version is counted by its holders. Who moves on leaves it; the last one to leave a version takes its vector along and replays in
+place, so that a private store never needs a second copy.
+
+Entries are checked before anything is touched: contiguous, canonical, and for a version that is already here, the very same entry
+(by its hash chain), lest sharing hide a split brain that separate copies would show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from itertools import pairwise
+
+import numpy as np
+
+from hosfl_async.errors import LearnerError
+from hosfl_async.learning.perturbation import Perturber, Vector
+from hosfl_async.learning.split_model import Half, Views, aligned_vector
+from hosfl_async.learning.zeroth_order import replay
+from hosfl_async.messages import EMPTY_CHAIN, Checkpoint, LogEntry
+
+
+def parameter_digest(theta: Vector) -> bytes:
+    """BLAKE2b-256 of the parameters' little-endian bytes."""
+    return blake2b(theta.astype("<f4", copy=False).data, digest_size=32).digest()
+
+
+class Version:
+    """The client half at one version: a read-only vector, and the tensors that view it."""
+
+    __slots__ = ("chain", "holders", "number", "theta", "views")
+
+    def __init__(self, number: int, theta: Vector, views: Views, chain: bytes | None) -> None:
+        theta.flags.writeable = False
+        self.number = number
+        self.theta = theta
+        self.views = views
+        self.chain = chain
+        """Hash chain up to this version; unknown after a snapshot."""
+        self.holders = 0
+
+
+class VersionStore:
+    """The live versions of one client half. ``replayed_entries`` counts entries that were really computed."""
+
+    def __init__(self, half: Half, initial: Vector, run_key: bytes, *, digests_kept_max: int) -> None:
+        self._half = half
+        self._initial = initial
+        self._run_key = run_key
+        self._perturber = Perturber()
+        self._live: dict[int, Version] = {}
+        self._digests: dict[int, bytes] = {0: parameter_digest(initial)}
+        self._digests_kept_max = digests_kept_max
+        self.replayed_entries = 0
+
+    @property
+    def live_versions(self) -> tuple[int, ...]:
+        """Versions that somebody holds: as many as there are copies of the parameters."""
+        return tuple(sorted(self._live))
+
+    def hold_initial(self) -> Version:
+        """Hold version 0."""
+        return self._hold(self._live.get(0) or self._enter(0, self._copy(self._initial), EMPTY_CHAIN))
+
+    def release(self, held: Version) -> None:
+        """Let go of a version; with its last holder it disappears."""
+        held.holders -= 1
+        if not held.holders:
+            del self._live[held.number]
+
+    def digest(self, held: Version) -> bytes:
+        """Digest of a held version, computed once."""
+        if held.number not in self._digests:
+            self._remember_digest(held.number, parameter_digest(held.theta))
+        return self._digests[held.number]
+
+    def advance(self, held: Version, entries: Sequence[LogEntry], digest_at: Sequence[int] = ()) -> tuple[Version, tuple[Checkpoint, ...]]:
+        """Move one holder of ``held`` on by ``entries``; digest the versions in ``digest_at`` on the way.
+
+        Raises ``LearnerError``, changing nothing, if the entries do not follow ``held`` in order, are not well formed, or differ from
+        the entries by which a shared version was made.
+        """
+        self._check(held, entries, digest_at)
+        missing = [number for number in digest_at if number not in self._digests]
+        for stop in (*missing, held.number + len(entries)):
+            held = self._move(held, [entry for entry in entries if held.number < entry.version <= stop])
+            if stop in missing:
+                self.digest(held)
+        return held, tuple(Checkpoint(version=number, digest=self._digests[number]) for number in digest_at)
+
+    def install(self, held: Version, number: int, theta: Vector) -> Version:
+        """Leave ``held`` for a snapshot's parameters; a version that is already here must be equal to it."""
+        here = self._live.get(number)
+        if here and not np.array_equal(here.theta.view(np.uint32), theta.view(np.uint32)):
+            raise LearnerError(f"the snapshot of version {number} differs from the parameters replayed here")
+        self.release(held)
+        return self._hold(self._live.get(number) or self._enter(number, self._copy(theta), None))
+
+    def _move(self, held: Version, entries: Sequence[LogEntry]) -> Version:
+        """Move one holder on: to a version that is here already, or by replaying what is missing from the nearest one."""
+        nearest, rest = held, entries
+        for position, entry in enumerate(entries, start=1):
+            if entry.version in self._live:
+                nearest, rest = self._live[entry.version], entries[position:]
+        self._hold(nearest)
+        self.release(held)
+        if not rest:
+            return nearest
+        alone = nearest.holders == 1
+        theta = nearest.theta if alone else self._copy(nearest.theta)
+        self.release(nearest)
+        theta.flags.writeable = True
+        replay(theta, rest, self._run_key, self._perturber)
+        self.replayed_entries += len(rest)
+        return self._hold(self._enter(rest[-1].version, theta, rest[-1].chain, nearest.views if alone else None))
+
+    def _check(self, held: Version, entries: Sequence[LogEntry], digest_at: Sequence[int]) -> None:
+        numbers = [entry.version for entry in entries]
+        if numbers != list(range(held.number + 1, held.number + 1 + len(entries))):
+            raise LearnerError(f"entries {numbers[:1]}..{numbers[-1:]} do not follow version {held.number} one by one")
+        if any(number not in numbers for number in digest_at) or list(digest_at) != sorted(set(digest_at)):
+            raise LearnerError(f"digests asked for at {tuple(digest_at)}, which are not versions of these entries in order")
+        for entry in entries:
+            if any(before.step >= after.step for before, after in pairwise(entry.terms)):
+                raise LearnerError(f"the terms of entry {entry.version} are not in canonical order")
+            if any(not _finite(term.coefficients) for term in entry.terms):
+                raise LearnerError(f"entry {entry.version} holds coefficients that are not finite float32")
+            here = self._live.get(entry.version)
+            if here and here.chain not in (None, entry.chain):
+                raise LearnerError(f"entry {entry.version} is not the entry that was replayed here: the log has split")
+
+    def _copy(self, theta: Vector) -> Vector:
+        copy = aligned_vector(theta.size)
+        copy[:] = theta
+        return copy
+
+    def _enter(self, number: int, theta: Vector, chain: bytes | None, views: Views | None = None) -> Version:
+        version = Version(number, theta, views or self._half.views(theta), chain)
+        self._live[number] = version
+        return version
+
+    def _hold(self, version: Version) -> Version:
+        version.holders += 1
+        return version
+
+    def _remember_digest(self, number: int, digest: bytes) -> None:
+        self._digests[number] = digest
+        if len(self._digests) > self._digests_kept_max:
+            del self._digests[next(iter(self._digests))]
+
+
+def _finite(coefficients: bytes) -> bool:
+    return len(coefficients) % 4 == 0 and bool(np.isfinite(np.frombuffer(coefficients, "<f4")).all())

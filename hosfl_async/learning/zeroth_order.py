@@ -1,0 +1,78 @@
+"""The client half without back-propagation: anchor, probes, projection, and replay of the update log.
+
+The server returns the dual variable lambda = d loss / d z, and the client has only to lower the scalar surrogate
+<lambda, f_c(x; theta_c)>. It estimates the surrogate's slope along random directions u_p by forward passes (HO-SFL,
+arXiv:2603.14773, section 3)::
+
+    z   = f_c(x; theta_c)                                 anchor
+    z_p = f_c(x; theta_c + mu u_p)                        probe p, same batch
+    v_p = <lambda, z_p - z> / mu                          projected gradient: the difference first, then the inner product
+
+and the mean of v_p u_p estimates the surrogate's gradient. The only error is the curvature of the client half, of the order of mu.
+
+Parameters change in ``replay`` only. A probe writes theta + mu u into a scratch vector and never touches theta, since adding mu u
+and subtracting it again would leave about half of all float32 parameters changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hosfl_async.learning.perturbation import Perturber, Vector, direction_key
+from hosfl_async.learning.split_model import Half, Views, aligned_vector
+from hosfl_async.messages import LogEntry, StepId
+from hosfl_async.scaling import unpack_coefficients
+
+Activations = NDArray[np.float32]
+
+
+class Prober:
+    """Forward passes through one client half: at given parameters, and at perturbed ones in a scratch vector of its own.
+
+    Memory: the scratch vector (one copy of the client half), and the activations at the cut of each probe.
+    """
+
+    def __init__(self, half: Half, run_key: bytes, mu: float) -> None:
+        self._half = half
+        self._run_key = run_key
+        self._mu = mu
+        self._perturber = Perturber()
+        self._scratch = aligned_vector(half.size)
+        self._scratch_views = half.views(self._scratch)
+
+    def forward(self, views: Views, batch: Tensor) -> Activations:
+        """z = f_c(batch; theta), (batch, *cut shape)."""
+        self._half.bind(views)
+        with torch.inference_mode():
+            activations: Activations = self._half.module(batch).numpy()
+        return activations
+
+    def differences(self, theta: Vector, batch: Tensor, anchor: Activations, step: StepId, probes: int) -> Activations:
+        """z_p - z for each probe p, (probes, batch, *cut shape)."""
+        differences = np.empty((probes, *anchor.shape), np.float32)
+        for probe in range(probes):
+            self._perturber.add_scaled_direction(theta, direction_key(self._run_key, step, probe), self._mu, out=self._scratch)
+            np.subtract(self.forward(self._scratch_views, batch), anchor, out=differences[probe])
+        return differences
+
+
+def project(differences: Activations, dual: Activations, mu: float) -> tuple[float, ...]:
+    """v_p = <dual, differences_p> / mu for each probe. Products and sums in float64, where each product is exact."""
+    flat = dual.reshape(-1)
+    return tuple(float(np.multiply(probe.reshape(-1), flat, dtype=np.float64).sum()) / mu for probe in differences)
+
+
+def replay(theta: Vector, entries: Iterable[LogEntry], run_key: bytes, perturber: Perturber) -> None:
+    """Apply log entries to ``theta`` in place: theta -= c_p u_p for each probe of each term, in the entries' own order.
+
+    Adding -c is the same IEEE operation as subtracting c, so that each element takes exactly one rounding for each probe.
+    """
+    for entry in entries:
+        for term in entry.terms:
+            for probe, coefficient in enumerate(unpack_coefficients(term.coefficients)):
+                perturber.add_scaled_direction(theta, direction_key(run_key, term.step, probe), -coefficient)
