@@ -24,7 +24,7 @@ from hosfl_async.errors import AgentError, LearnerError, SettingsError
 from hosfl_async.messages import AGGREGATOR
 from hosfl_async.simulation.absences import Absences
 from hosfl_async.simulation.devices import Devices
-from hosfl_async.simulation.journal import Journal, Trace, step_of
+from hosfl_async.simulation.journal import Journal, step_of
 from hosfl_async.simulation.nemesis import Nemesis
 from hosfl_async.simulation.network import Network
 from hosfl_async.simulation.node import Node, RecordList, Store
@@ -32,6 +32,7 @@ from hosfl_async.simulation.outcome import Ending, SimulationOutcome, Tally
 from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, Outage, SimulationSettings
 from hosfl_async.simulation.timeline import Timeline
 from hosfl_async.simulation.traffic import Traffic
+from hosfl_async.trace import TraceWriter, Value, steps_of
 
 
 class Simulation:
@@ -58,7 +59,7 @@ class Simulation:
         outages: Sequence[Outage] = (),
         settings: SimulationSettings | None = None,
         limits: CodecLimits = DEFAULT_LIMITS,
-        trace: Trace | None = None,
+        trace: TraceWriter | None = None,
         on_record: Callable[[float, str, Record], None] | None = None,
         on_progress: Callable[[float, int], None] | None = None,
         progress_every_events: int = 10_000,
@@ -223,9 +224,10 @@ class Simulation:
     def _start(self, node: Node, _: Any) -> None:
         node.boot += 1
         node.agent, node.learner = node.make_agent(node.name), node.make_learner(node.name)
-        self._journal.note(self.now_s, node.name, "started")
+        records = node.store.records() if node.store is not None else ()
+        self._journal.note(self.now_s, node.name, "started", values={"boot": node.boot, "records": len(records)})
         self._absences.plan_dropout(node)
-        self._feed(node, Started(node.boot, node.store.records() if node.store is not None else ()))
+        self._feed(node, Started(node.boot, records))
 
     def _feed(self, node: Node, event: Event) -> None:
         """One event to one agent; its effects are obeyed in order."""
@@ -293,17 +295,18 @@ class Simulation:
         assert node.learner is not None
         node.job = None
         kind, step = type(job).__name__, step_of(job)
-        event: Event
+        event: JobDone | JobFailed
+        values: dict[str, Value] | None = None
         try:
             event = JobDone(job, node.learner.run(job))
             what, count = "job_done", "jobs_done"
         except LearnerError as error:
             event = JobFailed(job, str(error))
-            what, count = "job_failed", "jobs_failed"
+            what, count, values = "job_failed", "jobs_failed", {"reason": event.reason}
         except Exception as error:
             raise self._story(node, f"in its learner, {kind} {step or ''}", error) from error
         self._counts[count] += 1
-        self._journal.note(self._timeline.now_s, node.name, what, kind, step)
+        self._journal.note(self._timeline.now_s, node.name, what, kind, step, values=values)
         self._feed(node, event)
 
     def _record(self, node: Node, record: Record) -> None:
@@ -316,4 +319,5 @@ class Simulation:
             node.store = RecordList()
         node.store.append(effect.record)
         self._counts["persisted"] += 1
-        self._journal.note(self._timeline.now_s, node.name, "persisted", type(effect.record).__name__)
+        steps = steps_of(effect.record) if self._journal.tracing else None
+        self._journal.note(self._timeline.now_s, node.name, "persisted", type(effect.record).__name__, steps)

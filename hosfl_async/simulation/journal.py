@@ -6,7 +6,10 @@ Noting must cost next to nothing, so a note is a plain tuple and turns into text
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
+
+from hosfl_async.trace import TraceWriter, Value
 
 STORY_LINES_MAX = 20
 """Lines of an agent's story in an error."""
@@ -23,30 +26,16 @@ def step_of(subject: Any) -> Any:
     return subject.step if names_step else None
 
 
-class Trace(Protocol):
-    """Takes one note after another, in order; see ``hosfl_async.trace``."""
-
-    def note(
-        self,
-        time_s: float,
-        agent: str,
-        what: str,
-        kind: str = "",
-        step: str = "",
-        peer: str = "",
-        size: int = 0,
-        values: dict[str, float] | None = None,
-    ) -> None: ...
-
-
 class Journal:
     """The notes of one run; ``kept`` is how many of the latest stay in memory."""
 
-    __slots__ = ("_latest", "_trace")
+    __slots__ = ("_latest", "_trace", "tracing")
 
-    def __init__(self, kept: int, trace: Trace | None) -> None:
+    def __init__(self, kept: int, trace: TraceWriter | None) -> None:
         self._latest: deque[tuple[Any, ...]] = deque(maxlen=kept)
-        self._trace = trace
+        self._trace = trace if trace is not None and trace.enabled else None
+        self.tracing = self._trace is not None
+        """Whether notes go to disk: ask before gathering what only a trace needs."""
 
     def note(
         self,
@@ -57,9 +46,9 @@ class Journal:
         step: Any = None,
         peer: str = "",
         size: int = 0,
-        values: dict[str, float] | None = None,
+        values: Mapping[str, Value] | None = None,
     ) -> None:
-        """``agent`` met ``what`` (sent, delivered, job_done, ...) of a ``kind`` (type of message, job or record; name of a timer)."""
+        """``agent`` met ``what`` of some ``kind``, in the words of ``hosfl_async.trace``; ``step`` turns into text when it is read."""
         self._latest.append((time_s, agent, what, kind, step, peer, size))
         if self._trace is not None:
             self._trace.note(time_s, agent, what, kind, "" if step is None else str(step), peer, size, values)
