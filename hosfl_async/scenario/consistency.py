@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
 from hosfl_async.scenario.problems import Source
 from hosfl_async.scenario.schema import Scenario
+
+_CLIENT = re.compile(r"client-([1-9][0-9]{0,17})")
 
 
 def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
@@ -78,9 +81,9 @@ def _bounds(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
 
 
 def _outages(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
-    names = {AGGREGATOR, SPLIT_SERVER, *(name for name, _ in scenario.devices())} if scenario.outages else set()
     for index, outage in enumerate(scenario.outages):
-        if outage.agent not in names:
+        client = _CLIENT.fullmatch(outage.agent)
+        if outage.agent not in (AGGREGATOR, SPLIT_SERVER) and not (client and int(client[1]) <= scenario.clients):
             yield source.problem(
                 ("outages", index, "agent"),
                 "no such agent",

@@ -132,7 +132,7 @@ def _fix_by_method(tables: Tables, source: Source) -> Iterator[SettingsError]:
     fleet = tables.get("fleet")
     groups = fleet if isinstance(fleet, list) else []
     counts = [group.get("count", 1) for group in groups if isinstance(group, dict)]
-    clients = sum(count for count in counts if isinstance(count, int))
+    clients = max(1, sum(count for count in counts if isinstance(count, int)))
     method = tables.get("method", "hosfl_async")
     for key, value in fixed_by_method(str(method), clients).items():
         path: Path = tuple(key.split("."))

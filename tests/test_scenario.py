@@ -1,0 +1,333 @@
+"""Scenario files: what is read is what is meant, what is wrong is said where it stands, and what is written reads back as the same."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import tomllib
+from dataclasses import MISSING, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from annotated_types import Ge, Gt, Le, Lt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from hosfl_async.errors import SettingsError
+from hosfl_async.scenario import Expectations, Scenario, find_problems, load_scenario, schema, to_toml
+from hosfl_async.scenario.problems import key_lines
+from hosfl_async.scenario.schema import SHARED
+from hosfl_async.simulation.settings import FleetGroup
+
+SCENARIOS = sorted((Path(__file__).parent.parent / "scenarios").glob("*.toml"))
+SMALL = 'name = "small"\n[[fleet]]\ncount = 5\n'
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str | bytes, name: str = "a.toml") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+def problems_of(path: Path, *overrides: str, seed: int | None = None) -> list[str]:
+    return [str(problem).removeprefix(f"{path}") for problem in find_problems(path, overrides, seed)]
+
+
+# -- what is read ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_shipped_scenario_is_sound_and_says_what_it_shows(path: Path) -> None:
+    scenario = load_scenario(path)
+    assert scenario.name == path.stem
+    assert path.read_text().startswith("# ")
+    assert any(getattr(scenario.expect, bound.name) != bound.default for bound in fields(Expectations))
+
+
+def test_shared_settings_reach_every_agent(write) -> None:
+    path = write(SMALL + "[shared]\nprobes = 3\ndigest_every_versions = 7\nretry = { first_s = 1.5 }\n")
+    scenario = load_scenario(path)
+    assert scenario.client.probes == scenario.aggregator.probes == 3
+    assert scenario.client.digest_every_versions == scenario.server.digest_every_versions == scenario.aggregator.digest_every_versions == 7
+    assert scenario.client.retry == scenario.server.retry == scenario.aggregator.retry == scenario.shared.retry
+    assert scenario.shared.retry.first_s == 1.5
+
+
+def test_shared_bounds_are_those_of_the_agents() -> None:
+    shared = get_type_hints(type(load_scenario(SCENARIOS[0]).shared), include_extras=True)
+    for table, keys in SHARED.items():
+        own = get_type_hints(get_type_hints(Scenario)[table], include_extras=True)
+        assert {key: own[key] for key in keys} == {key: shared[key] for key in keys}
+
+
+def test_clients_are_numbered_through_the_groups(write) -> None:
+    path = write('name = "groups"\n[[fleet]]\ncount = 3\n[[fleet]]\ncount = 2\nspeed_factor = 10\n')
+    devices = list(load_scenario(path).devices())
+    assert [name for name, _ in devices] == ["client-1", "client-2", "client-3", "client-4", "client-5"]
+    assert [group.speed_factor for _, group in devices] == [1, 1, 1, 10, 10]
+
+
+def test_overrides_and_seed_come_first(write) -> None:
+    path = write(SMALL)
+    scenario = load_scenario(
+        path, ["fleet[0].count=7", "task.data=toy", "client.steps_unanswered_max = 2", "shared.retry.first_s=2"], seed=9
+    )
+    assert (scenario.clients, scenario.task.data, scenario.client.steps_unanswered_max, scenario.seed) == (7, "toy", 2, 9)
+    assert scenario.aggregator.retry.first_s == 2
+
+
+def test_synchronous_method_fixes_what_it_means(write) -> None:
+    scenario = load_scenario(write('method = "hosfl_sync"\n' + SMALL))
+    assert scenario.aggregator.buffer_contributions == scenario.clients == 5
+    assert scenario.aggregator.staleness.rule == scenario.server.staleness.rule == "constant"
+    assert scenario.client.steps_unanswered_max == 1
+
+
+def test_method_on_the_command_line_wins_over_the_file(write) -> None:
+    path = write('name = "b"\n[shared]\nprobes = 4\n[aggregator]\nbuffer_contributions = 2\n[[fleet]]\ncount = 3\n')
+    assert load_scenario(path, ["method=hosfl_sync"]).aggregator.buffer_contributions == 3
+    frozen = load_scenario(path, ["method=frozen_client"])
+    assert frozen.client.probes == frozen.aggregator.probes == 0
+    assert frozen.aggregator.buffer_contributions == 2
+    assert ["--set shared.probes" in text for text in problems_of(path, "method=frozen_client", "shared.probes=4")] == [True]
+
+
+def test_frozen_control_changes_nothing_else() -> None:
+    scenario = load_scenario(SCENARIOS[0])
+    control = scenario.frozen_control()
+    assert control.client.probes == control.aggregator.probes == 0
+    back = replace(control, method=scenario.method, shared=scenario.shared).agree()
+    assert back == scenario
+
+
+# -- what is wrong --------------------------------------------------------------------------------------
+
+WRONG = {
+    "near miss": (SMALL + "[aggregator]\nlearning_rat = 1\n", [":5: aggregator.learning_rat", "mean aggregator.learning_rate?"]),
+    "unknown key of another table": (SMALL + "[aggregator]\nmu = 1e-3\n", [":5: aggregator.mu", "did you mean zeroth_order.mu?"]),
+    "unknown table": (SMALL + "[netwrok]\nloss = 0.1\n", [":4: netwrok", "did you mean network?"]),
+    "shared key in an agent's table": (SMALL + "[client]\nprobes = 3\n", [":5: client.probes", "shared.probes"]),
+    "misspelt shared key in an agent's table": (SMALL + "[client]\nretries = 3\n", [":5: client.retries"]),
+    "key of the top in a table": (SMALL + 'seed = "1"\n', [":4: fleet[0].seed"]),
+    "text for a number": ('seed = "1"\n' + SMALL, [":1: seed", "expected a valid integer", 'found "1"']),
+    "boolean for a number": ("seed = true\n" + SMALL, [":1: seed", "expected a valid integer", "found true"]),
+    "out of bounds, in an array": ('name = "a"\n[[fleet]]\n\n[[fleet]]\ncount = 0\n', [":5: fleet[1].count", "or equal to 1", "found 0"]),
+    "inside an inline table": (SMALL + "dropout = { kind = 'nap' }\n", [":4: fleet[0].dropout.kind", "'pause' or 'crash'", 'found "nap"']),
+    "bad name": ('name = "Bad Name"\n[[fleet]]\n', [":1: name", "text matching"]),
+    "no name": ("[[fleet]]\n", [": name", "missing"]),
+    "no clients": ('name = "a"\n', [": fleet", "missing", "Groups of client devices"]),
+    "an empty fleet": ('name = "a"\nfleet = []\n', [":2: fleet", "at least 1 item"]),
+    "table for a value": (SMALL + "[task.data]\nx = 1\n", [":4: task.data"]),
+    "value for a table": ("task = 3\n" + SMALL, [":1: task", "an object", "found 3"]),
+    "value for a table that the method writes to": ('method = "hosfl_sync"\nclient = 3\n' + SMALL, [":2: client", "an object"]),
+    "infinity": (SMALL + "[network]\nlatency_s = inf\n", [":5: network.latency_s", "a finite number"]),
+    "not a number": (SMALL + "[network]\nlatency_s = nan\n", [":5: network.latency_s", "a finite number"]),
+    "a date": (SMALL + "[network]\nlatency_s = 2026-01-01\n", [":5: network.latency_s", "no date", "2026-01-01"]),
+    "endless tables": (SMALL + f"[{'.'.join('a' * 5000)}]\n", ["nested too deeply"]),
+    "endless lists": (SMALL + f"x = {'[' * 9000}{']' * 9000}\n", ["nested too deeply"]),
+    "async without probes": (SMALL + "[shared]\nprobes = 0\n", [":5: shared.probes", "never move", "frozen_client"]),
+    "frozen with probes": (
+        'method = "frozen_client"\n' + SMALL + "[shared]\nprobes = 2\n",
+        [":6: shared.probes", "method frozen_client fixes this", "expected 0"],
+    ),
+    "sync with another buffer": (
+        'method = "hosfl_sync"\n' + SMALL + "[aggregator]\nbuffer_contributions = 6\n",
+        [":6: aggregator.buffer_contributions", "method hosfl_sync fixes this", "expected 5", "found 6"],
+    ),
+    "a buffer that never fills": (SMALL + "[aggregator]\nbuffer_contributions = 6\n", [":5: aggregator.buffer_contributions", "at most 5"]),
+    "sync with a deadline too near": (
+        'method = "hosfl_sync"\n' + SMALL + "speed_factor = 1000\n",
+        [": aggregator.buffer_deadline_s", "not synchronous", "above 602"],
+    ),
+    "a fleet too large": (SMALL + "[aggregator]\nclients_max = 4\n", [":5: aggregator.clients_max", "at least 5"]),
+    "a retry that shrinks": (SMALL + "[shared.retry]\nfirst_s = 9\nmax_s = 8\n", [":6: shared.retry.max_s", "at least 9"]),
+    "a frame that does not pass": (SMALL + "[codec]\nframe_bytes_max = 1_000_000\n", [": broker.payload_bytes_max", "1000000"]),
+    "an outage of nobody": (
+        SMALL + '[[outages]]\nagent = "client-6"\nat_s = 1\nabsence_s = 1\n',
+        [":5: outages[0].agent", "client-1 to client-5", "found client-6"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "parts"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_scenario_is_explained(write, text: str, parts: list[str]) -> None:
+    path = write(text)
+    [problem] = problems_of(path)
+    assert all(part in problem for part in parts), problem
+    assert "\n" not in problem
+    with pytest.raises(SettingsError):
+        load_scenario(path)
+
+
+def test_all_problems_are_told_at_once(write) -> None:
+    path = write(
+        'name = "a"\nmethod = "hosfl_sync"\n[client]\nprobes = 3\n[aggregator]\nbuffer_contributions = 9\nfoo = 1\n[[fleet]]\ncount = -1\n'
+    )
+    with pytest.raises(SettingsError) as caught:
+        load_scenario(path)
+    told = str(caught.value)
+    assert "4 problems" in told
+    assert all(key in told for key in ("client.probes", "aggregator.buffer_contributions", "aggregator.foo", "fleet[0].count"))
+
+
+def test_toml_mistake_has_line_and_column(write) -> None:
+    path = write('name = "a"\n\nseed = = 1\n')
+    assert problems_of(path)[0].startswith(":3:8: not TOML: Invalid value")
+    assert "not TOML" in problems_of(write("[fleet"))[0]
+
+
+def test_files_that_cannot_be_read(write, tmp_path: Path) -> None:
+    assert "no such file" in problems_of(tmp_path / "none.toml")[0]
+    assert "cannot be read" in problems_of(tmp_path)[0]
+    assert "not UTF-8; found byte 0xff at offset 8" in problems_of(write(b'name = "\xff"'))[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    {
+        "seed": "expected key.path=value",
+        "=3": "expected key.path=value",
+        "a..b=3": "expected key.path=value",
+        "²=3": "expected key.path=value",
+        "fleet[1].count=3": "there is no item [1]",
+        "fleet[1]={}": "there is no item [1]",
+        "fleet.count=3": "fleet is not a table",
+        "name.x=3": "name is not a table",
+        "name.x.y=3": "there is no",
+        "seed=-1": "--set seed: not allowed",
+        "fleet[0].cuont=3": "--set fleet[0].cuont: unknown key; did you mean fleet[0].count?",
+        "seed=1\nname='b'": "--set seed: not allowed",
+        "shared.retry={first_s=100}": "shared.retry.max_s: smaller than first_s",
+    }.items(),
+)
+def test_wrong_override_is_explained(write, override: str, part: str) -> None:
+    [problem] = problems_of(write(SMALL), override)
+    assert part in problem
+
+
+def test_wrong_seed_is_explained(write) -> None:
+    assert "--set seed: not allowed" in problems_of(write(SMALL), seed=-1)[0]
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.lists(st.text(max_size=20), max_size=2))
+def test_arbitrary_text_never_raises_anything_else(tmp_path_factory: pytest.TempPathFactory, text: bytes, overrides: list[str]) -> None:
+    path = tmp_path_factory.getbasetemp() / "arbitrary.toml"
+    path.write_bytes(text)
+    for problem in find_problems(path, overrides):
+        assert isinstance(problem, SettingsError)
+
+
+def test_key_lines_count_arrays_and_dotted_keys() -> None:
+    lines = key_lines('a.b = 1\n[[f]]\nx = 1\n[f.g]\ny = 1\n[[f]]\n[f.g] # again\n"z" = 2\n[[f.h]]\n')
+    assert lines["a", "b"] == 1
+    assert lines["f", 0, "x"] == 3
+    assert lines["f", 0, "g", "y"] == 5
+    assert lines["f", 1] == 6
+    assert lines["f", 1, "g", "z"] == 8
+    assert lines["f", 1, "h", 0] == 9
+
+
+# -- what is written ------------------------------------------------------------------------------------
+
+
+def settings_of(struct: Any) -> SearchStrategy[Any]:
+    """Any instance of a settings struct that its own annotations allow."""
+    hints = get_type_hints(struct, include_extras=True)
+    required = {each.name: values_of(hints[each.name]) for each in fields(struct) if each.default is each.default_factory is MISSING}
+    optional = {each.name: values_of(hints[each.name]) for each in fields(struct) if each.name not in required}
+    return st.fixed_dictionaries(required, optional=optional).map(lambda values: struct(**values))
+
+
+def values_of(hint: Any, *bounds: Any) -> SearchStrategy[Any]:
+    if is_dataclass(hint):
+        return settings_of(hint)
+    if hasattr(hint, "__metadata__"):
+        return values_of(hint.__origin__, *hint.__metadata__)
+    if type(None) in get_args(hint):
+        return st.none() | values_of(get_args(hint)[0])
+    if get_origin(hint) is tuple:
+        return st.lists(values_of(get_args(hint)[0]), min_size=1, max_size=3).map(tuple)
+    if hint in (int, float):
+        low = max((bound.ge if isinstance(bound, Ge) else bound.gt for bound in bounds if isinstance(bound, Ge | Gt)), default=-1e9)
+        high = min((bound.le if isinstance(bound, Le) else bound.lt for bound in bounds if isinstance(bound, Le | Lt)), default=2**53)
+        if hint is int:
+            return st.integers(math.ceil(low), math.floor(high))
+        return st.floats(low, high, exclude_min=any(isinstance(b, Gt) for b in bounds), exclude_max=any(isinstance(b, Lt) for b in bounds))
+    if hint is bool:
+        return st.booleans()
+    if hint is str:
+        return st.text(st.characters(codec="utf-8"), max_size=20)
+    return st.sampled_from(get_args(hint))
+
+
+def scenarios() -> SearchStrategy[Scenario]:
+    """Scenarios that the schema allows, made consistent with the least change."""
+
+    def consistent(scenario: Scenario) -> Scenario:
+        shared = replace(
+            scenario.shared, probes=max(1, scenario.shared.probes), retry=replace(scenario.shared.retry, first_s=1.0, max_s=2.0)
+        )
+        aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9)
+        outages = tuple(replace(outage, agent="client-1") for outage in scenario.outages)
+        fitting = replace(scenario.broker, payload_bytes_max=320 * 1024)
+        codec = replace(scenario.codec, frame_bytes_max=4096)
+        changed = replace(
+            scenario, name="any", method="hosfl_async", shared=shared, aggregator=aggregator, outages=outages, broker=fitting, codec=codec
+        )
+        return changed.agree()
+
+    return settings_of(Scenario).map(consistent)
+
+
+@settings(deadline=None)
+@given(scenarios())
+def test_what_is_written_reads_back_as_the_same(tmp_path_factory: pytest.TempPathFactory, scenario: Scenario) -> None:
+    path = tmp_path_factory.getbasetemp() / "resolved.toml"
+    path.write_text(to_toml(scenario), encoding="utf-8")
+    assert load_scenario(path) == scenario
+
+
+@pytest.mark.parametrize("method", ["hosfl_async", "hosfl_sync", "frozen_client"])
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_resolved_scenario_is_explicit_and_the_same(write, path: Path, method: str) -> None:
+    scenario = load_scenario(path, [f"method={method}", "aggregator.buffer_deadline_s=1000"])
+    text = to_toml(scenario)
+    assert load_scenario(write(text)) == scenario
+    assert to_toml(load_scenario(write(text))) == text
+    tables = tomllib.loads(text)
+    assert tables["fleet"][0].keys() == {each.name for each in fields(FleetGroup)}
+    assert "probes" not in tables["client"] and "probes" in tables["shared"]
+
+
+def test_texts_survive_writing(write) -> None:
+    scenario = load_scenario(write(SMALL))
+    odd = 'quote " backslash \\ tab \t newline \n delete \x7f snow ☃'
+    text = to_toml(replace(scenario, name=odd))
+    assert tomllib.loads(text)["name"] == odd
+
+
+# -- the schema -----------------------------------------------------------------------------------------
+
+
+def test_schema_is_json_and_every_key_is_described() -> None:
+    document = json.loads(json.dumps(schema()))
+    assert document["$schema"].endswith("2020-12/schema")
+    for name, definition in {**document["$defs"], "Scenario": document}.items():
+        assert definition["description"], name
+        assert definition["additionalProperties"] is False, name
+    assert "probes" not in document["$defs"]["EdgeClientSettings"]["properties"]
+    assert document["$defs"]["SharedSettings"]["properties"]["probes"]["maximum"] == 4096
+
+
+def test_loading_needs_neither_torch_nor_asyncio() -> None:
+    code = "import sys, hosfl_async.scenario; sys.exit(sum(name in sys.modules for name in ('torch', 'asyncio', 'sklearn')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
