@@ -110,15 +110,15 @@ class LogFollower:
         return CatchUp(self._offered, self.checkpoint)
 
     def offer_page(self, page: LogPage) -> int:
-        """Take what is new on the page; returns the number of entries taken (0 for a late or repeated page).
+        """Take what is new on the page; returns the number of entries taken (0 for a late or repeated page, or one beyond a gap).
 
-        Raises ``LogError`` for a gap, a broken chain, a log that went backwards, or a final digest that is not ours.
+        Raises ``LogError`` for a broken chain, a log that went backwards, or a digest that is not ours.
         """
         if page.head < self._offered == page.from_version:  # a late page asks about an older version, and is harmless
             raise LogError(f"the log went backwards: its head is {page.head}, and version {self._offered} was served before")
-        if page.from_version > self._offered:
-            raise LogError(f"a page from version {page.from_version} leaves a gap after version {self._offered}")
         self.hear(page.head, page.finished)
+        if page.from_version > self._offered:
+            return 0  # a gap: the answer to an earlier life of this follower; what lacks is asked for
         self._confirm(page)
         fresh = [entry for entry in page.entries if entry.version > self._offered]
         if not fresh:
