@@ -161,6 +161,7 @@ class MemoryTransport:
         """Called by the exchange: into the inbox, or kept by the exchange's bound while the inbox is full."""
         if len(self._inbox) < self._settings.inbox_frames_max and not self._kept:
             self._inbox.put(arrival, None)
+            self.counts["received"] += isinstance(arrival, Delivery)
             return
         size = len(arrival.payload) if isinstance(arrival, Delivery) else 0
         if self._kept_bytes + size > self._settings.broker_queue_bytes_max:
@@ -175,11 +176,11 @@ class MemoryTransport:
         self._inbox.close(failure)
 
     def _on_taken(self, _receipt: None) -> None:
-        self.counts["delivered"] += 1
         if self._kept:
             arrival = self._kept.popleft()
             self._kept_bytes -= len(arrival.payload) if isinstance(arrival, Delivery) else 0
             self._inbox.put(arrival, None)
+            self.counts["received"] += isinstance(arrival, Delivery)
 
     def _end(self, *, farewell: bool) -> None:
         if self._open:

@@ -389,9 +389,9 @@ class MqttTransport:
         if self._closing:
             return
         arrival = self._arrival(message)
-        if arrival is None:
-            link.acknowledge(message.mid, message.qos)
+        if arrival is None and not message.qos:
             return
+        self.counts["received"] += isinstance(arrival, Delivery)
         self._inbox.put(arrival, _Receipt(link, message.mid, message.qos))
         if len(self._inbox) >= self._settings.inbox_frames_max:
             self.counts["reading_paused"] += link.reading
@@ -414,7 +414,6 @@ class MqttTransport:
         return None
 
     def _on_taken(self, receipt: _Receipt) -> None:
-        self.counts["delivered"] += 1
         receipt.link.acknowledge(receipt.mid, receipt.qos)
         if len(self._inbox) < self._settings.inbox_frames_max and receipt.link is self._link:
             receipt.link.resume()

@@ -64,7 +64,7 @@ class Transport(Protocol):
 
     station: Station
     counts: dict[str, int]
-    """What happened, by name: ``sent``, ``delivered`` and everything dropped, refused, repeated or mended."""
+    """What happened, by name: ``sent``, ``received`` and everything dropped, refused, repeated or mended."""
 
     @property
     def payload_bytes_max(self) -> int:
