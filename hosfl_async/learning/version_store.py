@@ -14,7 +14,7 @@ Entries are checked before anything is touched: contiguous, canonical, and for a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 
@@ -50,15 +50,17 @@ class Version:
 class VersionStore:
     """The live versions of one client half. ``replayed_entries`` counts entries that were really computed."""
 
-    def __init__(self, half: Half, initial: Vector, run_key: bytes, *, digests_kept_max: int) -> None:
+    def __init__(self, half: Half, initial: Callable[[], Vector], run_key: bytes, *, digests_kept_max: int) -> None:
+        """``initial`` makes theta(0) anew whenever version 0 is wanted and not here."""
         self._half = half
         self._initial = initial
         self._run_key = run_key
         self._perturber = Perturber()
         self._live: dict[int, Version] = {}
-        self._digests: dict[int, bytes] = {0: parameter_digest(initial)}
+        self._digests: dict[tuple[int, bytes | None], bytes] = {}
         self._digests_kept_max = digests_kept_max
         self.replayed_entries = 0
+        self.digests_dropped = 0
 
     @property
     def live_versions(self) -> tuple[int, ...]:
@@ -67,7 +69,7 @@ class VersionStore:
 
     def hold_initial(self) -> Version:
         """Hold version 0."""
-        return self._hold(self._live.get(0) or self._enter(0, self._copy(self._initial), EMPTY_CHAIN))
+        return self._hold(self._live.get(0) or self._enter(0, self._initial(), EMPTY_CHAIN))
 
     def release(self, held: Version) -> None:
         """Let go of a version; with its last holder it disappears."""
@@ -76,10 +78,26 @@ class VersionStore:
             del self._live[held.number]
 
     def digest(self, held: Version) -> bytes:
-        """Digest of a held version, computed once."""
-        if held.number not in self._digests:
-            self._remember_digest(held.number, parameter_digest(held.theta))
-        return self._digests[held.number]
+        """Digest of a held version, computed once for all holders."""
+        name = (held.number, held.chain)
+        digest = self._digests.get(name)
+        if digest is None:
+            digest = self._digests[name] = parameter_digest(held.theta)
+            if len(self._digests) > self._digests_kept_max:
+                del self._digests[next(iter(self._digests))]
+                self.digests_dropped += 1
+        return digest
+
+    def initial_digest(self) -> bytes:
+        """Digest of theta(0)."""
+        known = self._digests.get((0, EMPTY_CHAIN))
+        if known is not None:
+            return known
+        held = self.hold_initial()
+        try:
+            return self.digest(held)
+        finally:
+            self.release(held)
 
     def advance(self, held: Version, entries: Sequence[LogEntry], digest_at: Sequence[int] = ()) -> tuple[Version, tuple[Checkpoint, ...]]:
         """Move one holder of ``held`` on by ``entries``; digest the versions in ``digest_at`` on the way.
@@ -88,12 +106,16 @@ class VersionStore:
         the entries by which a shared version was made.
         """
         self._check(held, entries, digest_at)
-        missing = [number for number in digest_at if number not in self._digests]
-        for stop in (*missing, held.number + len(entries)):
-            held = self._move(held, [entry for entry in entries if held.number < entry.version <= stop])
-            if stop in missing:
-                self.digest(held)
-        return held, tuple(Checkpoint(version=number, digest=self._digests[number]) for number in digest_at)
+        start = held.number
+        digests: dict[int, bytes] = {}
+        for number in digest_at:
+            known = self._digests.get((number, entries[number - start - 1].chain))
+            if known is None:
+                held = self._move(held, entries[held.number - start : number - start])
+                known = self.digest(held)
+            digests[number] = known
+        held = self._move(held, entries[held.number - start :])
+        return held, tuple(Checkpoint(version=number, digest=digest) for number, digest in digests.items())
 
     def install(self, held: Version, number: int, theta: Vector) -> Version:
         """Leave ``held`` for a snapshot's parameters; a version that is already here must be equal to it."""
@@ -149,11 +171,6 @@ class VersionStore:
     def _hold(self, version: Version) -> Version:
         version.holders += 1
         return version
-
-    def _remember_digest(self, number: int, digest: bytes) -> None:
-        self._digests[number] = digest
-        if len(self._digests) > self._digests_kept_max:
-            del self._digests[next(iter(self._digests))]
 
 
 def _finite(coefficients: bytes) -> bool:

@@ -31,11 +31,16 @@ from hosfl_async.scaling import unpack_coefficients
 Activations = NDArray[np.float32]
 
 
-class Prober:
-    """Forward passes through one client half: at given parameters, and at perturbed ones in a scratch vector of its own.
+def forward(half: Half, views: Views, batch: Tensor) -> Activations:
+    """z = f_c(batch; theta) at the parameters that ``views`` show, (batch, *cut shape). Keeps no graph."""
+    half.bind(views)
+    with torch.inference_mode():
+        activations: Activations = half.module(batch).numpy()
+    return activations
 
-    Memory: the scratch vector (one copy of the client half), and the activations at the cut of each probe.
-    """
+
+class Prober:
+    """Perturbed forward passes through one client half, in a scratch vector (one copy of the client half)."""
 
     def __init__(self, half: Half, run_key: bytes, mu: float) -> None:
         self._half = half
@@ -45,19 +50,12 @@ class Prober:
         self._scratch = aligned_vector(half.size)
         self._scratch_views = half.views(self._scratch)
 
-    def forward(self, views: Views, batch: Tensor) -> Activations:
-        """z = f_c(batch; theta), (batch, *cut shape)."""
-        self._half.bind(views)
-        with torch.inference_mode():
-            activations: Activations = self._half.module(batch).numpy()
-        return activations
-
     def differences(self, theta: Vector, batch: Tensor, anchor: Activations, step: StepId, probes: int) -> Activations:
-        """z_p - z for each probe p, (probes, batch, *cut shape)."""
+        """z_p - z for each probe p, (probes, batch, *cut shape). ``theta`` is only read."""
         differences = np.empty((probes, *anchor.shape), np.float32)
         for probe in range(probes):
             self._perturber.add_scaled_direction(theta, direction_key(self._run_key, step, probe), self._mu, out=self._scratch)
-            np.subtract(self.forward(self._scratch_views, batch), anchor, out=differences[probe])
+            np.subtract(forward(self._half, self._scratch_views, batch), anchor, out=differences[probe])
         return differences
 
 
