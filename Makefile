@@ -42,7 +42,7 @@ bench: $(READY) ## the figures that the documents quote
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 soak: $(READY) ## long campaigns: many more examples, schedules and planted bugs
-	$(BIN)/python -m pytest --hypothesis-profile=soak $(PYTEST_OPTIONS)
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 clean: ## remove .venv and every cache (never runs/)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

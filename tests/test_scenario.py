@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -217,7 +217,6 @@ def test_wrong_seed_is_explained(write) -> None:
     assert "--set seed: not allowed" in problems_of(write(SMALL), seed=-1)[0]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode), st.lists(st.text(max_size=20), max_size=2))
 def test_arbitrary_text_never_raises_anything_else(tmp_path_factory: pytest.TempPathFactory, text: bytes, overrides: list[str]) -> None:
     path = tmp_path_factory.getbasetemp() / "arbitrary.toml"
@@ -288,7 +287,6 @@ def scenarios() -> SearchStrategy[Scenario]:
     return settings_of(Scenario).map(consistent)
 
 
-@settings(deadline=None)
 @given(scenarios())
 def test_what_is_written_reads_back_as_the_same(tmp_path_factory: pytest.TempPathFactory, scenario: Scenario) -> None:
     path = tmp_path_factory.getbasetemp() / "resolved.toml"
