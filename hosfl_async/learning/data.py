@@ -18,6 +18,7 @@ from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
 from hosfl_async.errors import SettingsError
+from hosfl_async.learning.perturbation import aligned_vector
 from hosfl_async.learning.randomness import KEY_BYTES, named_key, permutation, raw_stream, step_name, uniform
 from hosfl_async.learning.settings import PartitionSettings, TaskSettings
 from hosfl_async.messages import StepId
@@ -57,7 +58,14 @@ def load_dataset(task: TaskSettings, seed: int) -> Dataset:
         held_out[members[order[: round(len(members) * task.test_fraction)]]] = True
     if not held_out.any():
         raise SettingsError("task.test_fraction", "no sample is held out", found=str(task.test_fraction))
-    return Dataset(images[~held_out], labels[~held_out], images[held_out], labels[held_out], classes)
+    return Dataset(_aligned(images[~held_out]), labels[~held_out], _aligned(images[held_out]), labels[held_out], classes)
+
+
+def _aligned(images: Images) -> Images:
+    """A copy that starts at a cache line in every process, since alignment can change how a product rounds."""
+    copy = aligned_vector(images.size).reshape(images.shape)
+    copy[:] = images
+    return copy
 
 
 def _digits(task: TaskSettings, seed: int) -> tuple[Images, Labels, int]:

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hosfl_async.errors import LearnerError
-from hosfl_async.learning.perturbation import Vector
+from hosfl_async.learning.perturbation import Vector, aligned_vector
 from hosfl_async.learning.settings import FirstOrderSettings
-from hosfl_async.learning.split_model import Half, aligned_vector
+from hosfl_async.learning.split_model import Half
 
 
 class Optimizer:

@@ -27,8 +27,21 @@ Vector = NDArray[np.float32]
 CHUNK_ELEMENTS = 1 << 16
 """Elements handled at a time: 256 KiB of float32, so that looked-up signs and parameters share a second-level cache."""
 
+_ALIGNMENT_BYTES = 64
+
 _SIGN_TABLE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
 """Row b: the eight signs of byte b, lowest bit first."""
+
+
+def aligned_vector(size: int) -> Vector:
+    """An uninitialised float32 vector that starts at a cache line.
+
+    Matrix products may take another path, and round differently, when their operands are aligned differently; two copies of one
+    version must give the same activations.
+    """
+    room = np.empty(size * 4 + _ALIGNMENT_BYTES, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT_BYTES
+    return room[start : start + size * 4].view(np.float32)
 
 
 def direction_key(run_key: bytes, step: StepId, probe: int) -> bytes:

@@ -20,26 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.learning.perturbation import Vector
+from hosfl_async.learning.perturbation import Vector, aligned_vector
 from hosfl_async.learning.randomness import named_key, uniform
 from hosfl_async.learning.settings import ModelSettings
 
 Shape = tuple[int, ...]
 Views = tuple[Tensor, ...]
 
-_ALIGNMENT_BYTES = 64
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
-
-
-def aligned_vector(size: int) -> Vector:
-    """An uninitialised float32 vector that starts at a cache line.
-
-    Matrix products may take another path, and round differently, when their operands are aligned differently; two copies of one
-    version must give the same activations.
-    """
-    room = np.empty(size * 4 + _ALIGNMENT_BYTES, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT_BYTES
-    return room[start : start + size * 4].view(np.float32)
 
 
 class Half:
@@ -87,9 +75,14 @@ class SplitModel:
     cut_shape: Shape
 
 
-def initial_halves(model: SplitModel, seed: int) -> tuple[Vector, Vector]:
-    """theta_c(0) and theta_s(0) of a seed."""
-    return model.client.initial(named_key("client half", seed)), model.server.initial(named_key("server half", seed))
+def initial_theta_c(model: SplitModel, seed: int) -> Vector:
+    """theta_c(0): the client half's parameters from which the update log starts."""
+    return model.client.initial(named_key("client half", seed))
+
+
+def initial_theta_s(model: SplitModel, seed: int) -> Vector:
+    """theta_s(0): the server half's parameters before its first step."""
+    return model.server.initial(named_key("server half", seed))
 
 
 def build_model(settings: ModelSettings, image_shape: Shape, classes: int) -> SplitModel:

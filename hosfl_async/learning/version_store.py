@@ -21,8 +21,8 @@ from itertools import pairwise
 import numpy as np
 
 from hosfl_async.errors import LearnerError
-from hosfl_async.learning.perturbation import Perturber, Vector
-from hosfl_async.learning.split_model import Half, Views, aligned_vector
+from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector
+from hosfl_async.learning.split_model import Half, Views
 from hosfl_async.learning.zeroth_order import replay
 from hosfl_async.messages import EMPTY_CHAIN, Checkpoint, LogEntry
 

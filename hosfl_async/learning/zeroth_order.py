@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hosfl_async.learning.perturbation import Perturber, Vector, direction_key
-from hosfl_async.learning.split_model import Half, Views, aligned_vector
+from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector, direction_key
+from hosfl_async.learning.split_model import Half, Views
 from hosfl_async.messages import LogEntry, StepId
 from hosfl_async.scaling import unpack_coefficients
 

@@ -1,0 +1,95 @@
+"""From settings and a seed to learners: the one place where the learning room is put together.
+
+Every source of randomness is a named key derived from the seed, so two processes with the same settings, seed and client names build
+learners that agree, whichever of them they build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from hosfl_async.errors import LearnerError
+from hosfl_async.learning.data import BatchSampler, Indices, load_dataset, partition
+from hosfl_async.learning.first_order import ServerTrainer
+from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner, Workbench
+from hosfl_async.learning.randomness import named_key
+from hosfl_async.learning.settings import FirstOrderSettings, TaskSettings, ZerothOrderSettings
+from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.version_store import VersionStore
+from hosfl_async.learning.zeroth_order import Prober
+
+
+def run_key_of(seed: int) -> bytes:
+    """The key under which all perturbation directions of a run are named."""
+    return named_key("run", seed)
+
+
+class LearnerFactory:
+    """Makes the learners of one run; calling it again for the same agent gives a fresh learner, as after a crash.
+
+    ``shared``: all learners share one workbench and one copy of the client half for each live version (the simulator: one thread).
+    Otherwise each learner stands alone, replays by itself, and may run in a thread of its own.
+    Set ``torch.set_num_threads`` before: it is the process's affair.
+    """
+
+    def __init__(
+        self,
+        task: TaskSettings,
+        zeroth_order: ZerothOrderSettings,
+        first_order: FirstOrderSettings,
+        *,
+        seed: int,
+        clients: Sequence[str],
+        shared: bool = False,
+    ) -> None:
+        self.task, self.zeroth_order, self.first_order, self.seed = task, zeroth_order, first_order, seed
+        self.run_key = run_key_of(seed)
+        data = load_dataset(task, seed)
+        self._image_shape = data.image_shape
+        self.model = build_model(task.model, data.image_shape, data.classes)
+        self.data = data.shaped(self.model.input_shape)
+        self._position = {name: position for position, name in enumerate(clients)}
+        self._order, self._bounds = partition(data.train_labels, len(clients), task.partition, seed)
+        self._images = torch.from_numpy(self.data.train_images)
+        self._shared = (self._new_store(self.model), self._new_bench(self.model)) if shared else None
+
+    def client(self, name: str) -> ClientLearner:
+        """The learner of one edge client, at version 0."""
+        if name not in self._position:
+            raise LearnerError(f"no data were dealt to a client named {name!r}")
+        store, bench = self._shared or self._alone()
+        return ClientLearner(store, bench, self.shard(name))
+
+    def server(self) -> ServerLearner:
+        """The split server's learner: theta_s(0), and the client half at version 0."""
+        model = self._new_model()
+        store = self._shared[0] if self._shared else self._new_store(model)
+        trainer = ServerTrainer(model.server, initial_theta_s(model, self.seed), self.first_order)
+        return ServerLearner(store, model, trainer, self.data, self.first_order.evaluation_batch)
+
+    def aggregator(self) -> AggregatorLearner:
+        """The aggregator's learner, at version 0."""
+        return AggregatorLearner(self._shared[0] if self._shared else self._new_store(self._new_model()))
+
+    def shard(self, name: str) -> Indices:
+        """Positions of a client's own training samples."""
+        position = self._position[name]
+        return self._order[self._bounds[position] : self._bounds[position + 1]]
+
+    def _alone(self) -> tuple[VersionStore, Workbench]:
+        model = self._new_model()
+        return self._new_store(model), self._new_bench(model)
+
+    def _new_model(self) -> SplitModel:
+        return build_model(self.task.model, self._image_shape, self.data.classes)
+
+    def _new_store(self, model: SplitModel) -> VersionStore:
+        kept = self.zeroth_order.digests_kept_max
+        return VersionStore(model.client, lambda: initial_theta_c(model, self.seed), self.run_key, digests_kept_max=kept)
+
+    def _new_bench(self, model: SplitModel) -> Workbench:
+        prober = Prober(model.client, self.run_key, self.zeroth_order.mu)
+        sampler = BatchSampler(self.seed, self.task.batch_size)
+        return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu)

@@ -1,0 +1,239 @@
+"""The three learners: each computes the jobs of one agent. Numbers in, numbers out; no decisions.
+
+A learner checks what it is given (version, shape, order of jobs) and raises ``LearnerError`` with nothing changed, so that an agent can
+never make it compute at parameters other than those it believes in. All three follow the update log; the client's learner also holds
+the anchor of the step under way, the server's the server half and the held-out data.
+
+===============  ==========================================================================================
+job              computed by
+===============  ==========================================================================================
+Introduce        client, aggregator: golden replay and digest of theta_c(0)
+Forward, Probe,  client, in this order for one step; a later Forward replaces the anchor. Probe and Project must find
+Project          the anchor's version still held (no entry between anchor and probes: the estimate would be biased)
+Backward,        server: one step with its dual; the dual alone; accuracy and loss on held-out data
+EvaluateDual, Evaluate
+Replay,          all: move the client half on along the log, or to a snapshot; copy it out
+InstallSnapshot, TakeSnapshot
+===============  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hosfl_async import jobs
+from hosfl_async.errors import LearnerError
+from hosfl_async.learning.data import BatchSampler, Dataset
+from hosfl_async.learning.first_order import Dual, ServerTrainer
+from hosfl_async.learning.golden import golden_digest
+from hosfl_async.learning.split_model import SplitModel
+from hosfl_async.learning.tensors import to_array, to_data, to_torch
+from hosfl_async.learning.version_store import VersionStore
+from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
+from hosfl_async.messages import Checkpoint, StepId
+
+
+class _Follower:
+    """Holds one version of the client half and moves along the update log."""
+
+    __slots__ = ("_held", "_store")
+
+    def __init__(self, store: VersionStore) -> None:
+        self._store = store
+        self._held = store.hold_initial()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_held"):
+            self._store.release(self._held)
+
+    @property
+    def version(self) -> int:
+        """Version of the client half that this learner stands at."""
+        return self._held.number
+
+    def run(self, job: Any) -> Any:
+        """Compute one job; see ``hosfl_async.jobs`` for what each one gives. Raises ``LearnerError``, having changed nothing."""
+        match job:
+            case jobs.Replay():
+                return self._replay(job)
+            case jobs.InstallSnapshot():
+                return self._install_snapshot(job)
+            case jobs.Introduce():
+                return jobs.Introduced(golden=golden_digest(), initial=self._store.initial_digest())
+            case _:
+                raise LearnerError(f"a {type(self).__name__} does not compute {type(job).__name__}")
+
+    def _replay(self, job: jobs.Replay) -> jobs.Replayed:
+        self._held, checkpoints = self._store.advance(self._held, job.entries, job.digest_at)
+        return jobs.Replayed(version=self._held.number, checkpoints=checkpoints)
+
+    def _install_snapshot(self, job: jobs.InstallSnapshot) -> jobs.Replayed:
+        theta = to_array(job.parameters, "float32", (self._held.theta.size,), "snapshot")
+        if blake2b(job.parameters.data, digest_size=32).digest() != job.digest:
+            raise LearnerError(f"the snapshot of version {job.version} does not match its digest")
+        self._held = self._store.install(self._held, job.version, theta)
+        return jobs.Replayed(version=job.version, checkpoints=(Checkpoint(version=job.version, digest=job.digest),))
+
+
+class AggregatorLearner(_Follower):
+    """Follows the log that its agent writes, so as to digest it and to hand out snapshots."""
+
+    __slots__ = ()
+
+    def run(self, job: Any) -> Any:
+        match job:
+            case jobs.TakeSnapshot():
+                return self._take_snapshot(job)
+            case _:
+                return super().run(job)
+
+    def _take_snapshot(self, job: jobs.TakeSnapshot) -> jobs.SnapshotTaken:
+        held = self._held
+        return jobs.SnapshotTaken(version=held.number, parameters=to_data(held.theta), digest=self._store.digest(held))
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What client learners of one thread share: the model's client half, the prober's scratch vector, the training samples."""
+
+    model: SplitModel
+    prober: Prober
+    sampler: BatchSampler
+    images: torch.Tensor
+    labels: NDArray[np.int64]
+    mu: float
+
+
+@dataclass(slots=True)
+class _Anchor:
+    """A step under way: its batch, the activations at the cut, and (after the probes) the differences from them."""
+
+    step: StepId
+    version: int
+    batch: torch.Tensor
+    activations: Activations
+    differences: Activations | None = None
+
+
+class ClientLearner(_Follower):
+    """One edge client's numbers. Idle, it is a version, a data shard and a few references."""
+
+    __slots__ = ("_anchor", "_bench", "_shard")
+
+    def __init__(self, store: VersionStore, bench: Workbench, shard: NDArray[np.int64]) -> None:
+        super().__init__(store)
+        self._bench = bench
+        self._shard = shard
+        self._anchor: _Anchor | None = None
+
+    @property
+    def samples(self) -> int:
+        """Training samples that this client owns."""
+        return len(self._shard)
+
+    def run(self, job: Any) -> Any:
+        match job:
+            case jobs.Forward():
+                return self._forward(job)
+            case jobs.Probe():
+                return self._probe(job)
+            case jobs.Project():
+                return self._project(job)
+            case _:
+                return super().run(job)
+
+    def _forward(self, job: jobs.Forward) -> jobs.ForwardDone:
+        if job.base_version != self._held.number:
+            raise LearnerError(f"step {job.step}: forward wanted at version {job.base_version}, the learner is at {self._held.number}")
+        bench = self._bench
+        self._anchor = None
+        chosen = self._shard[bench.sampler.draw(job.step, len(self._shard))]
+        batch = bench.images[torch.from_numpy(chosen)]
+        activations = forward(bench.model.client, self._held.views, batch)
+        self._anchor = _Anchor(job.step, job.base_version, batch, activations)
+        return jobs.ForwardDone(activations=to_data(activations), labels=to_data(bench.labels[chosen]))
+
+    def _probe(self, job: jobs.Probe) -> jobs.ProbeDone:
+        anchor = self._anchored(job.step)
+        if anchor.version != self._held.number:
+            raise LearnerError(f"step {job.step}: anchored at version {anchor.version}, probes wanted at {self._held.number}")
+        probe = self._bench.prober.differences
+        anchor.differences = probe(self._held.theta, anchor.batch, anchor.activations, job.step, job.probes)
+        return jobs.ProbeDone(step=job.step)
+
+    def _project(self, job: jobs.Project) -> jobs.Projected:
+        anchor = self._anchored(job.step)
+        if anchor.differences is None:
+            raise LearnerError(f"step {job.step}: projection wanted before the probes")
+        dual = to_array(job.dual, "float32", anchor.activations.shape, f"dual of step {job.step}")
+        projected = project(anchor.differences, dual, self._bench.mu)
+        self._anchor = None
+        if not np.isfinite(projected).all():
+            raise LearnerError(f"step {job.step}: a projected gradient is not finite")
+        return jobs.Projected(step=job.step, projected_gradients=projected)
+
+    def _anchored(self, step: StepId) -> _Anchor:
+        if self._anchor is None or self._anchor.step != step:
+            raise LearnerError(f"step {step} is not anchored here (anchored: {self._anchor.step if self._anchor else 'none'})")
+        return self._anchor
+
+
+class ServerLearner(_Follower):
+    """The split server's numbers: the server half with its optimiser, and a follower's client half for evaluation."""
+
+    __slots__ = ("_data", "_evaluation_batch", "_model", "_trainer")
+
+    def __init__(self, store: VersionStore, model: SplitModel, trainer: ServerTrainer, data: Dataset, evaluation_batch: int) -> None:
+        super().__init__(store)
+        self._model = model
+        self._trainer = trainer
+        self._data = data
+        self._evaluation_batch = evaluation_batch
+
+    @property
+    def theta_s(self) -> NDArray[np.float32]:
+        """A copy of the server half's parameters."""
+        return self._trainer.theta.copy()
+
+    def run(self, job: Any) -> Any:
+        match job:
+            case jobs.Backward():
+                return self._backward(job)
+            case jobs.EvaluateDual():
+                return self._evaluate_dual(job)
+            case jobs.Evaluate():
+                return self._evaluate(job)
+            case _:
+                return super().run(job)
+
+    def _backward(self, job: jobs.Backward) -> jobs.BackwardDone:
+        return self._answer(job, self._trainer.backward(*self._received(job), weight=job.weight))
+
+    def _evaluate_dual(self, job: jobs.EvaluateDual) -> jobs.BackwardDone:
+        return self._answer(job, self._trainer.evaluate_dual(*self._received(job)))
+
+    def _evaluate(self, job: jobs.Evaluate) -> jobs.Evaluated:
+        images, labels, size = self._data.test_images, self._data.test_labels, self._evaluation_batch
+        correct, loss = 0, 0.0
+        for begin in range(0, len(labels), size):
+            activations = forward(self._model.client, self._held.views, torch.from_numpy(images[begin : begin + size]))
+            hits, batch_loss = self._trainer.evaluate(torch.from_numpy(activations), torch.from_numpy(labels[begin : begin + size]))
+            correct, loss = correct + hits, loss + batch_loss
+        samples = len(labels)
+        return jobs.Evaluated(version=self._held.number, accuracy=correct / samples, loss=loss / samples, samples=samples)
+
+    def _received(self, job: jobs.Backward | jobs.EvaluateDual) -> tuple[torch.Tensor, torch.Tensor]:
+        activations = to_array(job.activations, "float32", (None, *self._model.cut_shape), f"activations of step {job.step}")
+        labels = to_array(job.labels, "int64", (activations.shape[0],), f"labels of step {job.step}")
+        if not labels.size or labels.min() < 0 or labels.max() >= self._data.classes:
+            raise LearnerError(f"labels of step {job.step}: expected at least one, each from 0 to {self._data.classes - 1}")
+        return to_torch(activations), to_torch(labels)
+
+    def _answer(self, job: jobs.Backward | jobs.EvaluateDual, answer: Dual) -> jobs.BackwardDone:
+        return jobs.BackwardDone(step=job.step, dual=to_data(answer.dual.numpy()), loss=answer.loss)

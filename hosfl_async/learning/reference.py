@@ -1,0 +1,157 @@
+"""The method on one page: a plain loop, and the oracle that everything else is held against.
+
+``synchronous`` is HO-SFL as the paper writes it (arXiv:2603.14773, section 3 and algorithm 1). ``scheduled`` computes the same steps in
+any order that is given to it as a list, for instance the order that a recorded asynchronous run happened to take; the parameters must
+come out equal **bit for bit**. Both know no agents, messages, queues or shared versions: they keep every version of theta_c in a
+dictionary. The innermost numerics (forward, perturbation, backward, scaling) are those of the package, as bit-equality requires the
+same floating-point operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hosfl_async.learning.data import BatchSampler, load_dataset, partition
+from hosfl_async.learning.first_order import ServerTrainer
+from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector, direction_key
+from hosfl_async.learning.randomness import named_key
+from hosfl_async.learning.settings import FirstOrderSettings, TaskSettings, ZerothOrderSettings
+from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
+from hosfl_async.messages import StepId
+from hosfl_async.scaling import coefficients, unpack_coefficients
+
+ScheduleItem = tuple[Any, ...]
+"""``("forward", step, base_version)``, ``("backward", step, weight)``, ``("dual", step)``, ``("project", step, probes)`` or
+``("commit", version, [(step, weight), ...])``."""
+
+
+@dataclass(slots=True)
+class _Step:
+    """What is known of one client step so far."""
+
+    base_version: int
+    batch: torch.Tensor
+    labels: torch.Tensor
+    activations: Activations
+    dual: torch.Tensor | None = None
+    projected_gradients: tuple[float, ...] = ()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """``theta_c[V]`` is the client half at version V, ``theta_s`` the server half at the end; ``losses`` those of the server's steps."""
+
+    theta_c: dict[int, Vector]
+    theta_s: Vector
+    losses: list[float] = field(default_factory=list)
+
+
+class Reference:
+    """One run's data, model and parameters, and the five things that can happen to them."""
+
+    def __init__(
+        self,
+        task: TaskSettings,
+        zeroth_order: ZerothOrderSettings,
+        first_order: FirstOrderSettings,
+        *,
+        seed: int,
+        clients: Sequence[str],
+        learning_rate: float,
+        contributions: float | None,
+    ) -> None:
+        """``contributions`` is K, the divisor of each entry; ``None`` divides by the sum of the entry's weights."""
+        data = load_dataset(task, seed)
+        self.clients = clients
+        self.model = build_model(task.model, data.image_shape, data.classes)
+        self.data = data.shaped(self.model.input_shape)
+        order, bounds = partition(data.train_labels, len(clients), task.partition, seed)
+        self.shards = {name: order[bounds[k] : bounds[k + 1]] for k, name in enumerate(clients)}
+        self.sampler = BatchSampler(seed, task.batch_size)
+        self.run_key = named_key("run", seed)
+        self.mu, self.learning_rate, self.contributions = zeroth_order.mu, learning_rate, contributions
+        self.prober, self.perturber = Prober(self.model.client, self.run_key, self.mu), Perturber()
+        self.server = ServerTrainer(self.model.server, initial_theta_s(self.model, seed), first_order)
+        self.theta_c = {0: initial_theta_c(self.model, seed)}
+        self.steps: dict[StepId, _Step] = {}
+        self.losses: list[float] = []
+
+    def forward(self, step: StepId, base_version: int) -> None:
+        """The client draws its batch and runs the first half of the forward pass."""
+        shard = self.shards[step.client]
+        chosen = shard[self.sampler.draw(step, len(shard))]
+        batch = torch.from_numpy(self.data.train_images)[chosen]
+        activations = forward(self.model.client, self.model.client.views(self.theta_c[base_version]), batch)
+        self.steps[step] = _Step(base_version, batch, torch.from_numpy(self.data.train_labels[chosen]), activations)
+
+    def backward(self, step: StepId, weight: float) -> None:
+        """The server finishes the forward pass, back-propagates, steps theta_s and answers with the dual variable."""
+        done = self.steps[step]
+        answer = self.server.backward(torch.from_numpy(done.activations), done.labels, weight)
+        done.dual = answer.dual
+        self.losses.append(answer.loss)
+
+    def dual(self, step: StepId) -> None:
+        """Policy fresh: the server evaluates the dual of the step's activations anew, without a step of its own."""
+        done = self.steps[step]
+        done.dual = self.server.evaluate_dual(torch.from_numpy(done.activations), done.labels).dual
+
+    def project(self, step: StepId, probes: int) -> None:
+        """The client runs its perturbed forwards at the step's own version and projects them on the dual."""
+        done = self.steps[step]
+        assert done.dual is not None, f"step {step} is projected before its dual is known"
+        theta = self.theta_c[done.base_version]
+        differences = self.prober.differences(theta, done.batch, done.activations, step, probes)
+        done.projected_gradients = project(differences, done.dual.numpy(), self.mu)
+
+    def commit(self, version: int, weights: Iterable[tuple[StepId, float]]) -> None:
+        """theta_c <- theta_c - eta * (1/K) * sum_i s_i * (1/P) * sum_p v_ip u_ip, term by term in canonical order."""
+        weights = sorted(weights)
+        divisor = self.contributions or sum(weight for _, weight in weights)
+        theta = aligned_vector(self.model.client.size)
+        theta[:] = self.theta_c[version - 1]
+        for step, weight in weights:
+            projected = self.steps.pop(step).projected_gradients
+            scaled = coefficients(projected, learning_rate=self.learning_rate, weight=weight, contributions=divisor)
+            for probe, coefficient in enumerate(unpack_coefficients(scaled)):
+                self.perturber.add_scaled_direction(theta, direction_key(self.run_key, step, probe), -coefficient)
+        self.theta_c[version] = theta
+
+    def accuracy(self, version: int) -> float:
+        """Held-out accuracy of theta_c at ``version`` with theta_s as it stands."""
+        views = self.model.client.views(self.theta_c[version])
+        activations = forward(self.model.client, views, torch.from_numpy(self.data.test_images))
+        correct, _ = self.server.evaluate(torch.from_numpy(activations), torch.from_numpy(self.data.test_labels))
+        return correct / len(self.data.test_labels)
+
+    def outcome(self) -> Outcome:
+        return Outcome(self.theta_c, self.server.theta, self.losses)
+
+
+def synchronous(reference: Reference, *, versions: int, probes: int, incarnation: int = 1, first_number: int = 1) -> Outcome:
+    """The paper's loop: in each pass every client takes one step at the same version, and all of them make one log entry.
+
+    The server takes the clients one after another, in the order of ``reference.clients``. ``probes`` 0 is the frozen client.
+    """
+    for version in range(versions):
+        steps = [StepId(client, incarnation, first_number + version) for client in reference.clients]
+        for step in steps:
+            reference.forward(step, version if probes else 0)
+            reference.backward(step, 1.0)
+            if probes:
+                reference.project(step, probes)
+        if probes:
+            reference.commit(version + 1, [(step, 1.0) for step in steps])
+    return reference.outcome()
+
+
+def scheduled(reference: Reference, schedule: Iterable[ScheduleItem]) -> Outcome:
+    """The same steps in the order of ``schedule``; see ``ScheduleItem``."""
+    for name, *arguments in schedule:
+        getattr(reference, name)(*arguments)
+    return reference.outcome()
