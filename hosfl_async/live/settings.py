@@ -20,11 +20,12 @@ class LiveSettings:
     time_scale: Annotated[float, Gt(0), Le(1000)] = 1.0
     """Wall seconds per modelled second: 0.1 runs ten times faster than modelled. Agents live in modelled time: their timers, the modelled
     durations of jobs and the modelled delays of links are all waited in this scale. 1 for real devices."""
-    events_max: Annotated[int, Ge(16)] = 4096
-    """Events waiting for one agent; when so many wait, nothing more is taken from its transport."""
-    sends_delayed_max: Annotated[int, Ge(1)] = 4096
-    """Sends of one agent waiting out their modelled link delay; above it a send is dropped and counted."""
+    sends_waiting_max: Annotated[int, Ge(1)] = 4096
+    """Frames of one agent that wait out their modelled link delay or for room in the transport; above it they are dropped and counted."""
     workers: Annotated[int, Ge(1), Le(64)] = 1
     """Worker threads that compute the jobs of all agents of this process. 1 serialises the learners' work."""
     stop_s: Annotated[float, Gt(0)] = 10.0
-    """At most so long a stopping host waits for the job under way and for its last messages to leave."""
+    """Wall seconds that a stopping host waits at most for the job under way and for its last messages to leave; and that clients have to
+    finish once the services have."""
+    story_events_kept: Annotated[int, Ge(1)] = 20
+    """Latest events of an agent that are told when it fails."""

@@ -1,0 +1,75 @@
+"""Many live hosts in one process: services first, then clients; all end together.
+
+Order matters at both ends. A client's first word is a ``Join``; spoken before the aggregator listens, it would be lost and cost the client
+a retry pause. And a client that never hears of the end (its broker is gone, its farewells are lost) must not keep the process alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+
+from hosfl_async.live.host import LiveHost
+
+
+async def run_fleet(services: Sequence[LiveHost], clients: Sequence[LiveHost]) -> bool:
+    """Run all hosts until their agents are finished. Returns False if an interrupt or termination signal ended the run early.
+
+    The first host that fails stops all others in good order, and its error is raised. Clients that are not finished ``stop_s`` wall
+    seconds after the last service are stopped; ``agent.finished`` tells which.
+    """
+    hosts = (*services, *clients)
+    failures: list[Exception] = []
+    signals: list[int] = []
+
+    def stop_all() -> None:
+        for host in hosts:
+            host.request_stop()
+
+    def on_signal(number: int) -> None:
+        signals.append(number)
+        stop_all()
+
+    async def live(host: LiveHost) -> None:
+        try:
+            await host.run()
+        except Exception as error:
+            failures.append(error)
+            stop_all()
+
+    with _signals_caught(on_signal):
+        async with asyncio.TaskGroup() as tasks:
+            serving = [tasks.create_task(live(host), name=f"live {host.agent.name}") for host in services]
+            for host in services:
+                await host.settled.wait()
+            if not failures and not signals:
+                joining = [tasks.create_task(live(host), name=f"live {host.agent.name}") for host in clients]
+                await _all_done(serving, None)
+                await _all_done(joining, max((host.settings.stop_s for host in clients), default=0.0))
+            stop_all()
+    if failures:
+        raise failures[0]
+    return not signals
+
+
+async def _all_done(tasks: Sequence[asyncio.Task[None]], within_s: float | None) -> None:
+    if tasks:
+        await asyncio.wait(tasks, timeout=within_s)
+
+
+@contextlib.contextmanager
+def _signals_caught(on_signal: Callable[[int], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run in good order. Outside the main thread signals are not ours to take."""
+    loop = asyncio.get_running_loop()
+    caught = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, on_signal, number)
+            caught.append(number)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,313 @@
+"""The live host: one agent on the wall clock, between a transport, a learner and a store.
+
+Theory. An agent is a pure function of its events, and the event loop runs one callback at a time. So every source of events (an arrival,
+a timer, a finished job) calls ``_feed`` directly: the agent decides, and its effects are obeyed in order before the callback returns. There
+is no queue of events, hence none to bound. Nothing that an effect asks for waits: a record is durable when ``store.append`` returns, a
+message goes to ``Outgoing``, a job to the worker thread. Therefore ``Persist`` before ``Send`` holds by construction.
+
+Time. Agents live in modelled seconds, ``time_scale`` wall seconds each. A job is computed at once and its result held back until the
+modelled duration is over; a message waits out its modelled link delay before it leaves. With ``RealPace`` nothing is modelled.
+
+Nothing received is fatal: what the codec refuses, or what claims another sender than the transport proves, is counted and noted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any, Protocol
+
+from hosfl_async.agent import (
+    Agent,
+    Effect,
+    Event,
+    JobDone,
+    JobFailed,
+    Learner,
+    PeerGone,
+    Persist,
+    Received,
+    Record,
+    RunJob,
+    Send,
+    SetTimer,
+    Started,
+    Stopping,
+    TimerFired,
+)
+from hosfl_async.broker.transport import Delivery, Transport
+from hosfl_async.codec import DEFAULT_LIMITS, CodecLimits, Decoder, Reassembler, encode, split
+from hosfl_async.errors import AgentError, CodecError, LearnerError
+from hosfl_async.live.job_worker import JobWorker
+from hosfl_async.live.outgoing import Outgoing
+from hosfl_async.live.pace import Pace, RealPace, WallClock
+from hosfl_async.live.settings import LiveSettings
+from hosfl_async.live.tally import Tally
+from hosfl_async.trace import TraceWriter, steps_of
+
+
+class Store(Protocol):
+    """Where an agent's records outlive it. ``append`` returns when the record is as safe as the store makes it."""
+
+    def append(self, record: Any) -> None: ...
+
+    def records(self) -> tuple[Any, ...]: ...
+
+
+class LiveHost:
+    """Runs one agent until it is finished or told to stop. ``run`` opens and closes the transport.
+
+    Parameters
+    ----------
+    agent, learner: the pair to run; both belong to the host from now on.
+    transport: not yet open.
+    inbox: union of the message types that the agent takes, for example ``messages.AggregatorInbox``.
+    worker: computes the jobs of all hosts of this process.
+    boot: higher at every start of this agent; wall-clock nanoseconds will do.
+    store: keeps what the agent persists; an agent that persists without one is an ``AgentError``.
+    clock, pace: modelled time and its durations; shared by the hosts of one process.
+    trace: journal, or None. on_record: called with (modelled seconds, agent, record) for every ``Record``.
+    validate: let the agent check its own invariants after every event (for tests).
+    """
+
+    def __init__(
+        self,
+        agent: Agent,
+        learner: Learner,
+        transport: Transport,
+        inbox: Any,
+        worker: JobWorker,
+        *,
+        boot: int,
+        store: Store | None = None,
+        clock: WallClock | None = None,
+        pace: Pace | None = None,
+        settings: LiveSettings | None = None,
+        limits: CodecLimits = DEFAULT_LIMITS,
+        trace: TraceWriter | None = None,
+        on_record: Callable[[float, str, Record], None] | None = None,
+        validate: bool = False,
+    ) -> None:
+        self.agent, self.learner, self.transport = agent, learner, transport
+        self.tally = Tally()
+        self.settings = settings or LiveSettings()
+        self._clock = clock or WallClock(self.settings.time_scale)
+        self._pace = pace or RealPace()
+        self._worker, self._boot, self._store = worker, boot, store
+        self._trace, self._on_record, self._validate = trace, on_record, validate
+        self._decoder, self._limits = Decoder(inbox, limits), limits
+        self._reassembler = Reassembler(limits)
+        self._outgoing = Outgoing(transport, self.settings.sends_waiting_max, self.tally.counts)
+        self._messages_sent = 0
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._job: Any = None
+        self._computing: asyncio.Future[Any] | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._story: deque[tuple[float, Event]] = deque(maxlen=self.settings.story_events_kept)
+        self._over = asyncio.Event()
+        self._failure: Exception | None = None
+        self._stopped = False
+        self.settled = asyncio.Event()
+        """Set once the transport is open and the agent started, or once it is known that this will not be."""
+        self._obey: dict[type, Callable[[Any], None]] = {
+            Send: self._send,
+            SetTimer: self._set_timer,
+            RunJob: self._run_job,
+            Record: self._record,
+            Persist: self._persist,
+        }
+
+    def request_stop(self) -> None:
+        """End soon: ``Stopping`` is fed, its effects are obeyed, then ``run`` returns. Harmless when repeated."""
+        self._over.set()
+
+    async def run(self) -> None:
+        """Live until the agent is finished, ``request_stop``, or an error, which is raised plainly."""
+        try:
+            async with self.transport, asyncio.TaskGroup() as group:
+                self._group = group
+                self._limits = replace(self._limits, frame_bytes_max=min(self._limits.frame_bytes_max, self.transport.payload_bytes_max))
+                self._start("receives", self._receive())
+                self._start("sends", self._outgoing.run())
+                records = self._store.records() if self._store is not None else ()
+                self._note("started", values={"boot": self._boot, "records": len(records)})
+                self._feed(Started(self._boot, records))
+                self.settled.set()
+                await self._over.wait()
+                await self._stop()
+        except ExceptionGroup as errors:
+            raise _first(errors) from errors
+        finally:
+            self._end()
+            self.settled.set()
+
+    def _start(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        assert self._group is not None
+        self._tasks[what] = self._group.create_task(work, name=f"{self.agent.name} {what}")
+
+    async def _stop(self) -> None:
+        """Farewell in order: the last event, then the job under way, the last messages, the connection."""
+        if self._failure is None:
+            self._feed(Stopping())
+            self._note("stopped")
+        if self._failure is not None:
+            raise self._failure
+        self._end()
+        if self._computing is not None:
+            await asyncio.wait([self._computing], timeout=self.settings.stop_s)
+        await self._outgoing.flush(self.settings.stop_s)
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _end(self) -> None:
+        """No event after this."""
+        self._stopped = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    # -- events ------------------------------------------------------------------------------------------
+
+    def _feed(self, event: Event) -> None:
+        """Let the agent decide and obey it. Every event of this agent passes here, one at a time."""
+        if self._stopped or self._failure is not None:
+            return
+        now_s = self._clock.now_s()
+        self._story.append((now_s, event))
+        try:
+            for effect in self._decide(event, now_s):
+                self._obey[type(effect)](effect)
+        except Exception as error:
+            self._failure = error
+        if self._failure is not None or self.agent.finished:
+            self._over.set()
+
+    def _decide(self, event: Event, now_s: float) -> list[Effect]:
+        try:
+            effects = self.agent.handle(event, now_s)
+            if self._validate:
+                self.agent.validate()
+            return effects
+        except Exception as error:
+            story = "\n".join(f"  {at_s:12.6f} s  {_told(past)}" for at_s, past in self._story)
+            raise AgentError(f"{self.agent.name} failed at {now_s:.6f} s on {_told(event)}: {error}\n{story}") from error
+
+    async def _receive(self) -> None:
+        async for arrival in self.transport.received():
+            if isinstance(arrival, Delivery):
+                self._on_frame(arrival.sender, arrival.payload)
+            else:
+                self.tally.counts["peers_gone"] += 1
+                self._note("peer_gone", peer=arrival.name)
+                self._reassembler.forget(arrival.name)
+                self._feed(PeerGone(arrival.name))
+        self.request_stop()  # arrivals end only when the transport was closed or aborted
+
+    def _on_frame(self, sender: str, frame: bytes) -> None:
+        try:
+            payload = self._reassembler.offer(sender, frame)
+            if payload is None:
+                return
+            named, message = self._decoder.decode(payload)
+        except CodecError as error:
+            self.tally.counts["refused"] += 1
+            self._note("refused", peer=sender, size=len(frame), values={"reason": str(error)})
+            return
+        if named != sender:
+            self.tally.counts["impostor"] += 1
+            self._note("refused", type(message).__name__, peer=sender, size=len(payload), values={"reason": f"claims to be {named}"})
+            return
+        self.tally.counts["delivered"] += 1
+        self._note("delivered", type(message).__name__, message, sender, len(payload))
+        self._feed(Received(sender, message))
+
+    def _on_timer(self, name: str) -> None:
+        del self._timers[name]
+        self.tally.counts["timers_fired"] += 1
+        self._note("timer", name)
+        self._feed(TimerFired(name))
+
+    # -- effects -----------------------------------------------------------------------------------------
+
+    def _send(self, effect: Send) -> None:
+        payload = encode(self.agent.name, effect.message)
+        self._messages_sent += 1
+        self.tally.sent(effect.message, len(payload))
+        self._note("sent", type(effect.message).__name__, effect.message, effect.recipient, len(payload))
+        delay_s = self._pace.delay_s(self.agent.name, effect.recipient, len(payload))
+        self._outgoing.put(effect.recipient, split(payload, self._messages_sent, self._limits), self._clock.wall_s(delay_s))
+
+    def _set_timer(self, effect: SetTimer) -> None:
+        former = self._timers.pop(effect.name, None)
+        if former is not None:
+            former.cancel()
+        if effect.delay_s is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[effect.name] = loop.call_later(self._clock.wall_s(effect.delay_s), self._on_timer, effect.name)
+
+    def _record(self, effect: Record) -> None:
+        self._note("recorded", effect.name, step=effect.step, values=dict(effect.values))
+        if self._on_record is not None:
+            self._on_record(self._clock.now_s(), self.agent.name, effect)
+
+    def _persist(self, effect: Persist) -> None:
+        if self._store is None:
+            raise AgentError(f"{self.agent.name} persists {type(effect.record).__name__}, but has no store")
+        self._store.append(effect.record)
+        self.tally.counts["persisted"] += 1
+        self._note("persisted", type(effect.record).__name__, effect.record)
+
+    def _run_job(self, effect: RunJob) -> None:
+        if self._job is not None:
+            raise AgentError(f"{self.agent.name} asks for {type(effect.job).__name__} while {type(self._job).__name__} is under way")
+        self._job = effect.job
+        self.tally.counts["jobs_started"] += 1
+        self._note("job_started", type(effect.job).__name__, effect.job)
+        self._start("computes", self._compute(effect.job))
+
+    async def _compute(self, job: Any) -> None:
+        """Compute in the worker, hold the outcome back until the modelled duration is over, feed it."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + self._clock.wall_s(self._pace.duration_s(self.agent.name, job))
+        self._computing = self._worker.start(self.learner, job)
+        event: JobDone | JobFailed
+        try:
+            event = JobDone(job, await self._computing)
+        except LearnerError as error:
+            event = JobFailed(job, str(error))
+        finally:
+            self._computing = None
+        wait_s = due_s - loop.time()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        self._job = None
+        what, values = ("job_done", None) if isinstance(event, JobDone) else ("job_failed", {"reason": event.reason})
+        self.tally.counts["jobs_done" if values is None else "jobs_failed"] += 1
+        self._note(what, type(job).__name__, job, values=values)
+        self._feed(event)
+
+    def _note(
+        self, what: str, kind: str = "", subject: Any = None, peer: str = "", size: int = 0, *, step: str = "", values: Any = None
+    ) -> None:
+        if self._trace is not None and self._trace.enabled:
+            steps = step if subject is None else steps_of(subject)
+            self._trace.note(self._clock.now_s(), self.agent.name, what, kind, steps, peer, size, values)
+
+
+def _told(event: Event) -> str:
+    """An event in a few words: its kind, and what it is about."""
+    about = getattr(event, "message", None) or getattr(event, "job", None)
+    subject = f" {type(about).__name__} {steps_of(about)}".rstrip() if about is not None else ""
+    name = getattr(event, "name", "") or getattr(event, "sender", "")
+    return f"{type(event).__name__}{subject}{f' ({name})' if name else ''}"
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """The error that ended it all; the others followed from it."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
