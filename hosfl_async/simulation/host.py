@@ -83,7 +83,7 @@ class Simulation:
         self._devices = Devices(compute or ComputeSettings(), seed)
         network = network or NetworkSettings()
         self._network = Network(network, seed)
-        self._traffic = Traffic(self._timeline, self._network, self._journal, self._tally, self._feed)
+        self._traffic = Traffic(self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed)
         self._outages = tuple(outages)
         self._absences = Absences(
             self._timeline,
@@ -160,7 +160,6 @@ class Simulation:
             store=store,
         )
         self._nodes[name] = node
-        self._traffic.connect(node)
         if not client:
             self._absences.watch(node)
         self._unfinished += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hosfl_async.agent import Event, Received, Send
@@ -17,28 +17,29 @@ from hosfl_async.simulation.timeline import Timeline
 
 
 class Traffic:
-    """Carries messages between the nodes it is told of, and feeds what arrives to their agents."""
+    """Carries messages between ``nodes``, and feeds what arrives to their agents."""
 
-    __slots__ = ("_clients", "_feed", "_journal", "_network", "_nodes", "_tally", "_timeline")
+    __slots__ = ("_feed", "_journal", "_network", "_nodes", "_tally", "_timeline")
 
-    def __init__(self, timeline: Timeline, network: Network, journal: Journal, tally: Tally, feed: Callable[[Node, Event], None]) -> None:
-        self._timeline, self._network, self._journal, self._tally, self._feed = timeline, network, journal, tally, feed
-        self._nodes: dict[str, Node] = {}
-        self._clients: list[Node] = []
-
-    def connect(self, node: Node) -> None:
-        self._nodes[node.name] = node
-        if node.group is not None:
-            self._clients.append(node)
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        timeline: Timeline,
+        network: Network,
+        journal: Journal,
+        tally: Tally,
+        feed: Callable[[Node, Event], None],
+    ) -> None:
+        self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed = nodes, timeline, network, journal, tally, feed
 
     def send(self, node: Node, effect: Send) -> None:
         """To one agent, or a copy to each client that is present. Raises ``AgentError`` if nobody has that name."""
         message = effect.message
         payload = encode(node.name, message)
         if effect.recipient == CLIENTS:
-            for client in self._clients:
-                if client.present and client is not node:
-                    self._carry(node, client, message, payload)
+            for other in self._nodes.values():
+                if other.group is not None and other.present and other is not node:
+                    self._carry(node, other, message, payload)
             return
         recipient = self._nodes.get(effect.recipient)
         if recipient is None:
