@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from hosfl_async import messages
+from hosfl_async.report import Summary
 from hosfl_async.scenario import schema
 from hosfl_async.scenario.schema import type_name
 
@@ -91,3 +92,8 @@ def test_nothing_committed_names_a_machine() -> None:
         if name and name != "tests/test_documents.py" and (ROOT / name).is_file() and (found := FOREIGN.search(text_of(ROOT / name)))
     }
     assert not named
+
+
+def test_summary_is_documented_field_by_field() -> None:
+    table = (ROOT / "docs/summary.md").read_text().split("## Bytes")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [field.name for field in msgspec.structs.fields(Summary)]

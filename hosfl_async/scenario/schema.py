@@ -53,7 +53,7 @@ class Expectations:
     accuracy_control_max: Fraction | None = None
     """Greatest ``accuracy_frozen_control``: where a frozen client does as well, the run shows nothing."""
     digests_agree: bool = True
-    """``digests_agree`` must be true: every digest that anyone reported equals the aggregator's at that version."""
+    """``digests_agree`` must be true: no digest that anyone reported differs from the aggregator's."""
     staleness_max: Count | None = None
     """Greatest ``staleness.max``, in versions."""
     stale_max: Count | None = None
