@@ -18,10 +18,9 @@ from hosfl_async.messages import EMPTY_CHAIN, LogEntry, StepId, chain_hash
 def log_problems(entries: Iterable[LogEntry]) -> list[str]:
     """The log is contiguous from version 1, hash-chained, in canonical order, and holds no step twice."""
     problems: list[str] = []
-    chain, version = EMPTY_CHAIN, 0
+    chain = EMPTY_CHAIN
     seen: Counter[StepId] = Counter()
-    for entry in entries:
-        version += 1
+    for version, entry in enumerate(entries, start=1):
         if entry.version != version:
             return [f"entry {entry.version} stands where entry {version} should"]
         chain = chain_hash(chain, version, entry.terms)

@@ -37,6 +37,8 @@ class Recorder:
         self.version = 0
         self.client_steps = 0
         self.time_s = 0.0
+        self.committed_at_s = 0.0
+        """When the latest contribution entered the log: the modelled time of a run that has ended."""
         self._recent: list[float] = [0.0, 0.0]
         self._metrics = metrics
 
@@ -49,6 +51,7 @@ class Recorder:
             self._recent[1] += 1
         elif record.name == "commit":
             self.version, self.client_steps = int(values["version"]), int(values["client_steps"])
+            self.committed_at_s = time_s
         elif record.name == "evaluation":
             self._on_evaluation(time_s, values)
 

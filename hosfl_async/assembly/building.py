@@ -1,0 +1,56 @@
+"""From a scenario to its parts: agents, learners, inboxes. The one place where decisions and numbers meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from hosfl_async.agents import Aggregator, EdgeClient, SplitServer
+from hosfl_async.learning.build import LearnerFactory
+from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner
+from hosfl_async.messages import AggregatorInbox, EdgeClientInbox, SplitServerInbox
+from hosfl_async.scenario import Scenario
+
+INBOXES: dict[str, Any] = {"client": EdgeClientInbox, "server": SplitServerInbox, "aggregator": AggregatorInbox}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Makes the agents and learners of one scenario; every call makes a new one, as after a crash.
+
+    ``shared``: see ``LearnerFactory``; the simulator shares, live agents do not.
+    """
+
+    scenario: Scenario
+    shared: bool = True
+
+    @cached_property
+    def learners(self) -> LearnerFactory:
+        """One torch thread: small models gain nothing from more, and equal runs stay equal to the bit."""
+        torch.set_num_threads(1)
+        scenario = self.scenario
+        names = [name for name, _ in scenario.devices()]
+        return LearnerFactory(
+            scenario.task, scenario.zeroth_order, scenario.first_order, seed=scenario.seed, clients=names, shared=self.shared
+        )
+
+    def client(self, name: str) -> EdgeClient:
+        return EdgeClient(self.scenario.client, name)
+
+    def server(self, name: str) -> SplitServer:
+        return SplitServer(self.scenario.server, name)
+
+    def aggregator(self, name: str) -> Aggregator:
+        return Aggregator(self.scenario.aggregator, name)
+
+    def client_learner(self, name: str) -> ClientLearner:
+        return self.learners.client(name)
+
+    def server_learner(self, name: str = "") -> ServerLearner:
+        return self.learners.server()
+
+    def aggregator_learner(self, name: str = "") -> AggregatorLearner:
+        return self.learners.aggregator()

@@ -1,0 +1,69 @@
+"""The folder of one run: what is in it, and how it stays readable when the run is interrupted at any moment.
+
+``scenario.toml`` is written first, so whatever else is there can be interpreted. ``log.sqlite`` grows by whole records,
+``metrics.jsonl`` by whole lines, ``trace.msgpack`` by whole notes (a torn tail is skipped by its reader). ``summary.json`` comes last:
+where it is missing, the run did not end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hosfl_async.errors import SettingsError
+from hosfl_async.log_store import LogStore
+from hosfl_async.scenario import Scenario, load_scenario, to_toml
+from hosfl_async.trace import TraceWriter
+
+SCENARIO, SUMMARY, METRICS, TRACE, LOG = "scenario.toml", "summary.json", "metrics.jsonl", "trace.msgpack", "log.sqlite"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFolder:
+    """The files of a run that is going on."""
+
+    path: Path
+    store: LogStore
+    trace: TraceWriter
+    metrics: IO[bytes]
+
+
+def free_folder(scenario: Scenario, below: Path = Path("runs")) -> Path:
+    """A folder name that does not exist yet: a run never overwrites another."""
+    name = f"{scenario.name}-seed{scenario.seed}"
+    path, number = below / name, 1
+    while path.exists():
+        number += 1
+        path = below / f"{name}-{number}"
+    return path
+
+
+@contextmanager
+def open_folder(path: Path, scenario: Scenario, *, durable: bool) -> Iterator[OpenFolder]:
+    """Create the folder and everything in it but the summary. Raises ``SettingsError`` if there is something already."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SettingsError(str(path), "holds something already", expected="a new or empty folder", mend="choose another with --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / SCENARIO).write_text(to_toml(scenario), encoding="utf-8")
+    except OSError as problem:
+        raise SettingsError(
+            str(path), "the run folder cannot be written", found=str(problem), mend="choose another with --out"
+        ) from problem
+    meta = {"scenario": scenario.name, "seed": str(scenario.seed)}
+    with (
+        LogStore(path / LOG, durable=durable, meta=meta) as store,
+        TraceWriter(path / TRACE) as trace,
+        (path / METRICS).open("wb") as metrics,
+    ):
+        yield OpenFolder(path, store, trace, metrics)
+
+
+def scenario_of(path: Path) -> Scenario:
+    """The resolved scenario of a run folder. Raises ``SettingsError`` if this is not one."""
+    if not (path / SCENARIO).is_file():
+        raise SettingsError(str(path), "not a run folder", expected=f"a folder with {SCENARIO}", mend="`hosfl simulate` writes one")
+    return load_scenario(path / SCENARIO)

@@ -1,0 +1,149 @@
+"""A scenario in wall-clock time, over a real broker: all agents in this process, each with a connection and a learner of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import time_ns
+from typing import Any
+
+from hosfl_async.assembly.building import INBOXES, Parts
+from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
+from hosfl_async.assembly.progress import Watch, Watcher
+from hosfl_async.assembly.simulated import frozen_accuracy
+from hosfl_async.assembly.summing import summarise
+from hosfl_async.broker.embedded import embedded_broker
+from hosfl_async.broker.mqtt import MqttTransport
+from hosfl_async.broker.transport import ANYONE, Station
+from hosfl_async.errors import SettingsError
+from hosfl_async.live.fleet import run_fleet
+from hosfl_async.live.host import LiveHost
+from hosfl_async.live.job_worker import JobWorker
+from hosfl_async.live.pace import WallClock
+from hosfl_async.live.tally import total
+from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
+from hosfl_async.report import Recorder, Summary, write_summary
+from hosfl_async.scenario import Scenario
+from hosfl_async.simulation.devices import Devices, ModelledPace
+from hosfl_async.simulation.network import Network
+
+LOOK_EVERY_S = 0.5
+"""Wall seconds between two looks at the progress."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was stopped by a signal, in good order: what is in its folder can be replayed."""
+
+
+def run_live(
+    scenario: Scenario, *, folder: Path, broker: str = "auto", control: bool = True, watch: Watch | None = None, validate: bool = False
+) -> Summary:
+    """Run ``scenario`` over MQTT. ``broker``: ``auto``, ``mosquitto`` or ``iotcore`` start a private one; else the URL of one that runs.
+
+    Durations of jobs and delays of links are the scenario's, times ``live.time_scale``. Losses, dropouts and outages are not imitated:
+    the network is the real one. The frozen-client control is computed in virtual time.
+
+    Raises ``SettingsError``, ``TransportError``, ``AgentError``; ``KeyboardInterrupt`` after an orderly stop by a signal.
+    """
+    frozen = frozen_accuracy(scenario, watch) if control else None
+    with open_folder(folder, scenario, durable=True) as files:
+        recorder = Recorder(files.metrics)
+        watcher = Watcher(f"{scenario.name}, live", recorder, scenario.aggregator.client_steps, folder, watch)
+        hosts = asyncio.run(_run(scenario, files, recorder, watcher, broker, validate))
+        watcher.look()
+        summary = _summary(scenario, hosts, recorder, watcher, frozen)
+    write_summary(summary, folder / SUMMARY)
+    return summary
+
+
+async def _run(
+    scenario: Scenario, files: OpenFolder, recorder: Recorder, watcher: Watcher, broker: str, validate: bool
+) -> dict[str, LiveHost]:
+    async with AsyncExitStack() as stack:
+        url = await _broker_url(stack, broker, scenario)
+        worker = stack.enter_context(JobWorker(scenario.live.workers))
+        looking = asyncio.create_task(_look(watcher, files), name="progress")
+        stack.callback(looking.cancel)
+        hosts = _hosts(scenario, files, recorder, worker, url, validate)
+        services, clients = [hosts[AGGREGATOR], hosts[SPLIT_SERVER]], [hosts[name] for name, _ in scenario.devices()]
+        if not await run_fleet(services, clients):
+            raise Interrupted
+        return hosts
+
+
+async def _broker_url(stack: AsyncExitStack, broker: str, scenario: Scenario) -> str:
+    if "://" in broker:
+        return broker
+    if broker not in ("auto", "mosquitto", "iotcore"):
+        raise SettingsError("--broker", "no such broker", expected="auto, mosquitto, iotcore or mqtt://host:port", found=broker)
+    return await stack.enter_async_context(embedded_broker(broker, scenario.broker))  # type: ignore[arg-type]
+
+
+async def _look(watcher: Watcher, files: OpenFolder) -> None:
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        watcher.look()
+        files.trace.flush()
+
+
+def _hosts(scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: JobWorker, url: str, validate: bool) -> dict[str, LiveHost]:
+    parts = Parts(scenario, shared=False)
+    devices = dict(scenario.devices())
+    boot = time_ns()
+    run = f"{scenario.name}-{scenario.seed}-{boot:x}"
+    common: dict[str, Any] = {
+        "boot": boot,
+        "clock": WallClock(scenario.live.time_scale),
+        "pace": ModelledPace(Devices(scenario.compute, scenario.seed), Network(scenario.network, scenario.seed), devices),
+        "settings": scenario.live,
+        "trace": files.trace,
+        "on_record": recorder.note,
+        "validate": validate,
+    }
+
+    def host(name: str, agent: Any, learner: Any, inbox: Any, station: Station, store: Any = None) -> LiveHost:
+        transport = MqttTransport(url, station, scenario.broker)
+        return LiveHost(agent, learner, transport, inbox, worker, store=store, **common)
+
+    def station(name: str, **more: Any) -> Station:
+        return Station(run=run, name=name, **more)
+
+    hosts = {
+        AGGREGATOR: host(
+            AGGREGATOR,
+            parts.aggregator(AGGREGATOR),
+            parts.aggregator_learner(),
+            INBOXES["aggregator"],
+            station(AGGREGATOR, watches=(ANYONE,)),
+            files.store,
+        ),
+        SPLIT_SERVER: host(SPLIT_SERVER, parts.server(SPLIT_SERVER), parts.server_learner(), INBOXES["server"], station(SPLIT_SERVER)),
+    }
+    for name in devices:
+        learner = parts.client_learner(name)
+        hosts[name] = host(name, parts.client(name), learner, INBOXES["client"], station(name, groups=(CLIENTS,)))
+    return hosts
+
+
+def _summary(scenario: Scenario, hosts: dict[str, LiveHost], recorder: Recorder, watcher: Watcher, frozen: float | None) -> Summary:
+    summed = total(host.tally for host in hosts.values())
+    transports: Counter[str] = Counter()
+    for host in hosts.values():
+        transports.update({name: number for name, number in host.transport.counts.items() if name.startswith("dropped")})
+    agents: dict[str, Any] = {name: host.agent for name, host in hosts.items()}
+    return summarise(
+        scenario,
+        recorder,
+        host="live",
+        aggregator=agents[AGGREGATOR],
+        server=agents[SPLIT_SERVER],
+        clients=[agents[name] for name, _ in scenario.devices()],
+        agent_counts={name: agent.counts for name, agent in agents.items()},
+        dropped=summed.counts["dropped"] + summed.counts["oversize"] + sum(transports.values()),
+        messages=summed.messages,
+        bytes_by_kind=summed.bytes,
+        wall_time_s=watcher.wall_s,
+        control=frozen,
+    )

@@ -1,0 +1,92 @@
+"""A scenario in virtual time."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from hosfl_async.assembly.building import INBOXES, Parts
+from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
+from hosfl_async.assembly.progress import Watch, Watcher
+from hosfl_async.assembly.summing import summarise
+from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
+from hosfl_async.report import Recorder, Summary, write_summary
+from hosfl_async.scenario import Scenario
+from hosfl_async.simulation.host import Simulation
+
+
+def build_simulation(scenario: Scenario, parts: Parts, recorder: Recorder, files: OpenFolder | None = None, **options: Any) -> Simulation:
+    """All agents of the scenario in a simulation that has not run yet; ``options`` are those of ``Simulation``."""
+    simulation = Simulation(
+        seed=scenario.seed,
+        compute=scenario.compute,
+        network=scenario.network,
+        outages=scenario.outages,
+        settings=scenario.simulation,
+        trace=files.trace if files else None,
+        on_record=recorder.note,
+        **options,
+    )
+    store = files.store if files else None
+    simulation.add(AGGREGATOR, make_agent=parts.aggregator, make_learner=parts.aggregator_learner, inbox=INBOXES["aggregator"], store=store)
+    simulation.add(SPLIT_SERVER, make_agent=parts.server, make_learner=parts.server_learner, inbox=INBOXES["server"])
+    for name, group in scenario.devices():
+        simulation.add(name, make_agent=parts.client, make_learner=parts.client_learner, inbox=INBOXES["client"], group=group)
+    return simulation
+
+
+def simulate(
+    scenario: Scenario, *, folder: Path | None = None, control: bool = True, watch: Watch | None = None, validate: bool = False
+) -> Summary:
+    """Run ``scenario`` in virtual time, and its frozen-client control beside it; with ``folder``, leave a run folder there.
+
+    Raises ``SettingsError`` for a folder that cannot be used, ``AgentError`` if an agent breaks its own rules.
+    """
+    frozen = frozen_accuracy(scenario, watch) if control else None
+    with ExitStack() as stack:
+        files = stack.enter_context(open_folder(folder, scenario, durable=False)) if folder else None
+        recorder = Recorder(files.metrics if files else None)
+        watcher = Watcher(scenario.name, recorder, scenario.aggregator.client_steps, folder, watch)
+        simulation = build_simulation(
+            scenario,
+            Parts(scenario),
+            recorder,
+            files,
+            on_progress=lambda now_s, events: watcher.look(),
+            progress_every_events=2000,
+            validate=validate,
+        )
+        outcome = simulation.run()
+        watcher.look()
+        clients: Any = [simulation.agent(name) for name, _ in scenario.devices()]
+        aggregator: Any = simulation.agent(AGGREGATOR)
+        server: Any = simulation.agent(SPLIT_SERVER)
+        summary = summarise(
+            scenario,
+            recorder,
+            host="simulation",
+            aggregator=aggregator,
+            server=server,
+            clients=clients,
+            agent_counts=simulation.agent_counts(),
+            dropped=outcome.counts["lost"] + outcome.counts["missed"],
+            messages=outcome.messages,
+            bytes_by_kind=outcome.bytes,
+            wall_time_s=watcher.wall_s,
+            control=frozen,
+        )
+    if folder:
+        write_summary(summary, folder / SUMMARY)
+    return summary
+
+
+def frozen_accuracy(scenario: Scenario, watch: Watch | None = None) -> float | None:
+    """Final accuracy of the same run with clients that never move; None if the scenario is that run itself."""
+    if scenario.method == "frozen_client":
+        return None
+    frozen = scenario.frozen_control()
+    recorder = Recorder()
+    watcher = Watcher(f"{scenario.name}, frozen-client control", recorder, frozen.aggregator.client_steps, None, watch)
+    build_simulation(frozen, Parts(frozen), recorder, on_progress=lambda now_s, events: watcher.look(), progress_every_events=2000).run()
+    return recorder.accuracy_final

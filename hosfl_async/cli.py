@@ -1,0 +1,189 @@
+"""The ``hosfl`` command. Figures go to standard output; progress and errors go to standard error.
+
+Exit codes: 0 done; 1 the run or check found something wrong (an expectation not met, digests that differ); 2 a file, option or setting
+that cannot be; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from hosfl_async.errors import HosflError, SettingsError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Asynchronous hybrid-order split federated learning: simulate it, or run it live over MQTT.",
+)
+_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+File = Annotated[Path, typer.Argument(help="Scenario file (TOML).", show_default=False)]
+Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
+Seed = Annotated[int | None, typer.Option("--seed", help="Replaces the scenario's seed.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, for example aggregator.client_steps=500; may be repeated.", show_default=False)
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Run folder to create [default: the next free one in runs/].", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")]
+Control = Annotated[bool, typer.Option("--control/--no-control", help="Also run the frozen-client control.")]
+
+
+@app.command()
+def simulate(
+    file: File, seed: Seed = None, set_: Overrides = None, out: Out = None, as_json: AsJson = False, control: Control = True
+) -> None:
+    """Run a scenario in virtual time: every agent in one thread, the same seed gives the same bytes."""
+    from hosfl_async import assembly
+    from hosfl_async.scenario import load_scenario
+
+    scenario = load_scenario(file, set_ or (), seed)
+    with _Progress() as progress:
+        summary = assembly.simulate(scenario, folder=out or assembly.free_folder(scenario), control=control, watch=progress.show)
+    _tell(summary, as_json, progress.folder)
+
+
+@app.command()
+def live(
+    file: File,
+    broker: Annotated[str, typer.Option(help="auto, mosquitto or iotcore start one; or mqtt://host:port.")] = "auto",
+    time_scale: Annotated[float | None, typer.Option(help="Wall seconds per modelled second.", show_default=False)] = None,
+    seed: Seed = None,
+    set_: Overrides = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    control: Control = True,
+) -> None:
+    """Run a scenario in wall-clock time over a real MQTT broker: the very same agents, each with its own connection."""
+    from hosfl_async import assembly
+    from hosfl_async.scenario import load_scenario
+
+    overrides = [*(set_ or ()), *([f"live.time_scale={time_scale}"] if time_scale is not None else [])]
+    scenario = load_scenario(file, overrides, seed)
+    with _Progress() as progress:
+        folder = out or assembly.free_folder(scenario)
+        summary = assembly.run_live(scenario, folder=folder, broker=broker, control=control, watch=progress.show)
+    _tell(summary, as_json, progress.folder)
+
+
+@app.command()
+def check(file: File, seed: Seed = None, set_: Overrides = None) -> None:
+    """Say whether a scenario file can be run, and if not, what is wrong with it: file, key, expected, found."""
+    from hosfl_async.scenario import find_problems, load_scenario
+
+    problems = find_problems(file, set_ or (), seed)
+    for problem in problems:
+        _errors.print(f"[red]error:[/red] {_plain(problem)}")
+    if problems:
+        raise typer.Exit(2)
+    scenario = load_scenario(file, set_ or (), seed)
+    typer.echo(f"{file}: fine. {scenario.method}, {scenario.clients} clients, {scenario.aggregator.client_steps} client steps.")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files."""
+    from hosfl_async.scenario import schema as scenario_schema
+
+    typer.echo(json.dumps(scenario_schema(), indent=2))
+
+
+@app.command()
+def story(run: Run, step: Annotated[str, typer.Option(help="Step name, for example client-3/17.", show_default=False)]) -> None:
+    """Tell everything that happened to one client step, in order."""
+    from hosfl_async import assembly
+
+    lines = assembly.story_lines(run, step)
+    if not lines:
+        raise SettingsError(str(run), f"nothing happened to step {step}", mend="steps are named client-NUMBER/STEP, counted from 1")
+    for line in lines:
+        typer.echo(line)
+
+
+@app.command()
+def replay(run: Run) -> None:
+    """Rebuild the client half from the update log and compare its digest with the one the run ended with."""
+    from hosfl_async import assembly
+
+    result = assembly.replay(run)
+    typer.echo(result.text)
+    if not result.agrees:
+        raise typer.Exit(1)
+
+
+class _Progress:
+    """One line that tells how far the run is; on a terminal it is rewritten, elsewhere it is printed ten times in all."""
+
+    def __init__(self) -> None:
+        self.folder: Path | None = None
+        self._status: Any = None
+        self._tenth = -1
+
+    def __enter__(self) -> _Progress:
+        if _errors.is_terminal:
+            self._status = _errors.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def show(self, progress: Any) -> None:
+        self.folder = progress.folder or self.folder
+        if self._status is not None:
+            self._status.update(progress.line)
+            return
+        tenth = progress.tenths
+        if tenth != self._tenth:
+            self._tenth = tenth
+            _errors.print(progress.line)
+
+
+def _tell(summary: Any, as_json: bool, folder: Path | None) -> None:
+    from hosfl_async.report import summary_table
+
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+    else:
+        Console(highlight=False).print(summary_table(summary))
+    if folder is not None:
+        _errors.print(f"[dim]run folder: {folder}[/dim]")
+    if summary.unmet or not summary.digests_agree:
+        raise typer.Exit(1)
+
+
+def _plain(problem: Exception) -> str:
+    return str(problem).replace("[", r"\[")
+
+
+def main() -> None:
+    """Entry point of the ``hosfl`` command."""
+    sys.exit(_guarded(app))
+
+
+def _guarded(run: Callable[..., Any]) -> int:
+    try:
+        code = run(standalone_mode=False)
+    except HosflError as problem:
+        _errors.print(f"[red]error:[/red] {_plain(problem)}")
+        return 2
+    except typer.Exit as leaving:
+        return int(leaving.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _errors.print("interrupted; what is in the run folder can be replayed")
+        return 130
+    except Exception as problem:
+        if type(problem).__module__.startswith(("click", "typer")):
+            _errors.print(f"[red]error:[/red] {_plain(problem)}")
+            return 2
+        raise
+    return int(code or 0)
