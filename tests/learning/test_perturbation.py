@@ -57,9 +57,7 @@ def test_a_reset_stream_is_a_new_philox(key: bytes, count: int) -> None:
     assert (raw_words(key, count) == fresh).all()
 
 
-NAMES = st.builds(
-    StepId, client=st.text("abc-", min_size=1, max_size=4), incarnation=st.integers(0, 2**62), number=st.integers(0, 2**62)
-)
+NAMES = st.builds(StepId, client=st.text("abc-", min_size=1, max_size=4), incarnation=st.integers(0, 2**62), number=st.integers(0, 2**62))
 
 
 @given(one=st.tuples(NAMES, st.integers(0, 4095)), two=st.tuples(NAMES, st.integers(0, 4095)))
