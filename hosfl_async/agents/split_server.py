@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from hosfl_async.agent import (
     Effect,
@@ -51,17 +51,15 @@ from hosfl_async.messages import (
     StepId,
 )
 
-_Reason = Literal["busy", "forgotten", "malformed", "finished"]
-
 
 class _Remembered:
-    """One step at the cut: its smashed data until they are of no more use, its dual once computed."""
+    """One step at the cut: its smashed data until they are of no more use, its answer once there is one."""
 
-    __slots__ = ("dual", "requested", "smashed", "trained")
+    __slots__ = ("answer", "requested", "smashed", "trained")
 
     def __init__(self, smashed: SmashedData) -> None:
         self.smashed: SmashedData | None = smashed
-        self.dual: DualVariable | None = None
+        self.answer: DualVariable | DualRefused | None = None
         self.trained = False
         self.requested = False
 
@@ -136,9 +134,9 @@ class SplitServer:
             self.counts["duplicate"] += 1
             self._answer_again(sender, step)
         elif self._follower.finished:
-            self._refuse(sender, step, "finished")
+            self._refuse(DualRefused(step, "finished"))
         elif self._full(message):
-            self._refuse(sender, step, "busy")
+            self._refuse(DualRefused(step, "busy"))
         else:
             self._newest_step[sender] = (step.incarnation, step.number)
             self._remember(step, _Remembered(message))
@@ -172,27 +170,35 @@ class SplitServer:
         if message.step.client != sender:
             self.counts["impostor"] += 1
         elif remembered is None:
-            self._refuse(sender, message.step, "forgotten")
-        elif remembered.dual is not None:
+            self._refuse(DualRefused(message.step, "forgotten"))
+        elif remembered.answer is not None:
             self.counts["duplicate"] += 1
-            self._send(sender, remembered.dual)
+            self._send(sender, remembered.answer)
+        elif self._follower.finished:
+            self._refuse(DualRefused(message.step, "finished"))
         else:
             self.counts["duplicate"] += remembered.requested
             remembered.requested = True
             self._evaluate_dual_if_wanted(message.step, remembered)
 
     def _evaluate_dual_if_wanted(self, step: StepId, remembered: _Remembered) -> None:
-        """Policy fresh: once trained on and asked for, and once only."""
-        if remembered.requested and remembered.trained and remembered.smashed is not None:
-            smashed, remembered.smashed = remembered.smashed, None
-            self._enqueue(EvaluateDual(step, smashed.activations, smashed.labels))
+        """Policy fresh: once trained on and asked for, and once only. A full queue refuses it as it does smashed data."""
+        smashed = remembered.smashed
+        if not (remembered.requested and remembered.trained and smashed is not None):
+            return
+        if self._full(smashed):
+            remembered.requested = False
+            self._refuse(DualRefused(step, "busy"))
+            return
+        remembered.smashed = None
+        self._enqueue(EvaluateDual(step, smashed.activations, smashed.labels))
 
     def _answer_again(self, sender: str, step: StepId) -> None:
         remembered = self._memory.get(step)
         if remembered is None:
-            self._refuse(sender, step, "forgotten")
-        elif remembered.dual is not None:
-            self._send(sender, remembered.dual)
+            self._refuse(DualRefused(step, "forgotten"))
+        elif remembered.answer is not None:
+            self._send(sender, remembered.answer)
 
     def _remember(self, step: StepId, remembered: _Remembered) -> None:
         self._memory[step] = remembered
@@ -200,9 +206,15 @@ class SplitServer:
             self._memory.popitem(last=False)
             self.counts["evictions"] += 1
 
-    def _refuse(self, sender: str, step: StepId, reason: _Reason) -> None:
-        self.counts["late" if reason == "finished" else reason] += 1
-        self._send(sender, DualRefused(step, reason))
+    def _refuse(self, refused: DualRefused) -> None:
+        self.counts["late" if refused.reason == "finished" else refused.reason] += 1
+        self._send(refused.step.client, refused)
+
+    def _refuse_for_good(self, refused: DualRefused) -> None:
+        """The answer that repetitions will get, too."""
+        if remembered := self._memory.get(refused.step):
+            remembered.smashed, remembered.answer = None, refused
+        self._refuse(refused)
 
     def _on_backward(self, result: BackwardDone, *, trained: bool) -> None:
         if trained:
@@ -221,26 +233,27 @@ class SplitServer:
             self._evaluate_dual_if_wanted(result.step, remembered)
             return
         remembered.smashed = None
-        remembered.dual = DualVariable(result.step, self.server_steps, result.dual)
+        remembered.answer = DualVariable(result.step, self.server_steps, result.dual)
         self.counts["duals_sent"] += 1
-        self._send(result.step.client, remembered.dual)
+        self._send(result.step.client, remembered.answer)
 
     # -- following the log, to evaluate -------------------------------------------------------------------
 
     def _on_log_page(self, sender: str, message: LogPage) -> None:
+        answered = message.from_version == self._follower.offered  # else it is late or repeated: another answer is under way
         try:
             taken = self._follower.offer_page(message)
         except LogError as problem:
             self.counts["log_refused"] += 1
             self.broken = str(problem)
             return
-        if taken or not self._evaluated_last or self._follower.confirmed:
+        if taken or self._follower.confirmed or (answered and not self._evaluated_last):
             self._heard(message.head)
         # else the aggregator has not digested the end yet: the timer asks again, not we at once
 
     def _on_snapshot(self, sender: str, message: Snapshot) -> None:
-        self._heard(message.head)
-        self._follower.offer_snapshot(message)
+        if self._follower.offer_snapshot(message):
+            self._heard(message.head)
 
     def _on_digest_differs(self, sender: str, message: DigestDiffers) -> None:
         self.broken = f"the parameters at version {message.version} differ from the aggregator's"
@@ -276,20 +289,20 @@ class SplitServer:
 
     def _dismiss_queue(self) -> None:
         for job in self._queue:
-            self._refuse(job.step.client, job.step, "finished")
+            self._refuse_for_good(DualRefused(job.step, "finished"))
         self._queue.clear()
         self._queued_bytes = 0
 
     def _next_for_evaluation(self) -> Replay | InstallSnapshot | Evaluate | None:
         """Replay what was pulled, ask for what lacks, evaluate once the wanted version is reached."""
         follower = self._follower
-        if self._evaluated_last:
-            self._ask()  # until the aggregator confirms the digest at the final head
-            return None
         if not self._evaluation_due and not follower.finished:
             return None
         if job := follower.job():
             return job
+        if self._evaluated_last:
+            self._ask()  # until the aggregator confirms the digest at the final head
+            return None
         target = follower.head if follower.finished else self._target
         if target is not None and follower.version >= target:
             return Evaluate()
@@ -324,8 +337,7 @@ class SplitServer:
         """Activations that do not fit are their sender's fault; everything else is ours, and final."""
         self._busy = False
         if isinstance(job, Backward | EvaluateDual):
-            self._memory.pop(job.step, None)
-            self._refuse(job.step.client, job.step, "malformed")
+            self._refuse_for_good(DualRefused(job.step, "malformed"))
         else:
             self.broken = f"{type(job).__name__} failed: {reason}"
 

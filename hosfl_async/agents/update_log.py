@@ -98,6 +98,11 @@ class LogFollower:
         self._pending: list[LogEntry] | Snapshot = []
 
     @property
+    def offered(self) -> int:
+        """Version that the replayed and the waiting entries lead to: what ``request`` asks from."""
+        return self._offered
+
+    @property
     def behind(self) -> bool:
         return self._offered < self.head
 
