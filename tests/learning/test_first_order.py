@@ -1,0 +1,117 @@
+"""The server's step against torch's own optimisers and autograd; the models' vectors against their modules."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from hosfl_async.errors import LearnerError, SettingsError
+from hosfl_async.learning.first_order import ServerTrainer
+from hosfl_async.learning.settings import FirstOrderSettings, ModelSettings
+from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
+
+MODEL = ModelSettings(client_widths=(6, 3), server_widths=(5,))
+BATCH = torch.rand(12, 3, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(12) % 4
+
+
+def trainer(**settings: object) -> tuple[ServerTrainer, SplitModel]:
+    model = build_model(MODEL, (1, 4, 4), 4)
+    return ServerTrainer(model.server, initial_theta_s(model, 0), FirstOrderSettings(**settings)), model
+
+
+def torch_optimizer(name: str, parameters: list, decay: float) -> torch.optim.Optimizer:
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=0.01, betas=(0.9, 0.99), eps=1e-8, weight_decay=decay)
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.8 if name == "momentum" else 0)
+
+
+@pytest.mark.parametrize(("name", "decay"), [("sgd", 0.0), ("momentum", 0.0), ("adamw", 0.0), ("adamw", 0.1)])
+def test_steps_are_those_of_torch(name: str, decay: float) -> None:
+    ours, _ = trainer(optimizer=name, learning_rate=0.01, momentum=0.8, beta2=0.99, weight_decay=decay)
+    theirs = build_model(MODEL, (1, 4, 4), 4).server
+    vector = ours.theta.copy()
+    theirs.bind(theirs.views(vector))
+    optimizer = torch_optimizer(name, list(theirs.module.parameters()), decay)
+    for _ in range(20):
+        cut = BATCH.clone().requires_grad_()
+        optimizer.zero_grad()
+        loss = cross_entropy(theirs.module(cut), LABELS)
+        loss.backward()
+        answer = ours.backward(BATCH, LABELS)
+        assert answer.loss == pytest.approx(float(loss.detach()), rel=1e-4)
+        np.testing.assert_allclose(answer.dual.numpy(), cut.grad.numpy(), rtol=1e-3, atol=1e-7)
+        optimizer.step()
+    np.testing.assert_allclose(ours.theta, vector, rtol=1e-3, atol=2e-6)
+
+
+def test_the_weight_scales_the_sgd_step_and_not_the_dual() -> None:
+    full, _ = trainer(optimizer="sgd", learning_rate=0.5)
+    half, _ = trainer(optimizer="sgd", learning_rate=0.5)
+    start = full.theta.copy()
+    one, two = full.backward(BATCH, LABELS), half.backward(BATCH, LABELS, weight=0.5)
+    np.testing.assert_allclose(half.theta - start, (full.theta - start) / 2, rtol=1e-3, atol=1e-7)
+    assert (one.dual == two.dual).all() and one.loss == two.loss
+
+
+def test_decoupled_decay_shrinks_under_every_optimizer() -> None:
+    for name in ("sgd", "momentum", "adamw"):
+        plain, _ = trainer(optimizer=name, learning_rate=0.01)
+        decayed, _ = trainer(optimizer=name, learning_rate=0.01, weight_decay=0.5)
+        start = plain.theta.copy()
+        plain.backward(BATCH, LABELS)
+        decayed.backward(BATCH, LABELS)
+        np.testing.assert_allclose(plain.theta - decayed.theta, 0.005 * start, atol=1e-7)
+
+
+def test_evaluating_a_dual_changes_nothing() -> None:
+    ours, _ = trainer(optimizer="adamw")
+    before = ours.theta.tobytes()
+    first = ours.evaluate_dual(BATCH, LABELS)
+    assert ours.theta.tobytes() == before
+    second = ours.backward(BATCH, LABELS)
+    assert (first.dual == second.dual).all() and first.loss == second.loss
+    assert ours.theta.tobytes() != before
+
+
+def test_a_loss_that_is_not_finite_changes_nothing() -> None:
+    ours, _ = trainer(optimizer="adamw")
+    before = ours.theta.tobytes()
+    with pytest.raises(LearnerError, match="nothing was changed"):
+        ours.backward(BATCH * torch.nan, LABELS)
+    assert ours.theta.tobytes() == before
+    ours.backward(BATCH, LABELS)
+    assert np.isfinite(ours.theta).all()
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_parameters_are_views_of_one_vector(name: str) -> None:
+    settings = ModelSettings(name=name, client_widths=(3, 4), server_widths=(7,))
+    model = build_model(settings, (1, 8, 8), 10)
+    for half, theta in ((model.client, initial_theta_c(model, 5)), (model.server, initial_theta_s(model, 5))):
+        half.bind(half.views(theta))
+        parameters = list(half.module.parameters())
+        assert sum(parameter.numel() for parameter in parameters) == half.size == theta.size
+        assert theta.ctypes.data % 64 == 0 and theta.dtype == np.float32 and theta.flags.c_contiguous
+        theta[:] = np.arange(theta.size)
+        flat = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+        assert (flat.numpy() == theta).all()
+    batch = torch.zeros(2, *model.input_shape)
+    assert model.client.module(batch).shape == (2, *model.cut_shape)
+    assert model.server.module(torch.zeros(2, *model.cut_shape)).shape == (2, 10)
+    assert not model.client.module.training and not any(p.requires_grad for p in model.client.module.parameters())
+
+
+def test_initial_parameters_follow_the_seed_and_the_fan_in() -> None:
+    model = build_model(ModelSettings(client_widths=(50,)), (1, 8, 8), 10)
+    theta = initial_theta_c(model, 1)
+    assert theta.tobytes() == initial_theta_c(model, 1).tobytes() != initial_theta_c(model, 2).tobytes()
+    assert 0.12 < np.abs(theta).max() <= 0.125  # 1 / sqrt(64)
+    assert abs(theta.std() - 0.125 / np.sqrt(3)) < 0.003
+
+
+def test_too_many_poolings_are_refused() -> None:
+    with pytest.raises(SettingsError, match="client_widths"):
+        build_model(ModelSettings(name="cnn", client_widths=(2, 2, 2, 2)), (1, 8, 8), 10)
