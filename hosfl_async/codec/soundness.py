@@ -1,0 +1,90 @@
+"""What types cannot say: the checks that a well-typed message must pass before an agent sees it, by kind, in ``CHECKS``.
+
+A check raises ``Unsound`` with the place; it does not know who sent the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from hosfl_async.codec.refusal import Unsound
+from hosfl_async.messages import DualVariable, LogEntry, LogPage, ProjectedGradients, SmashedData, Snapshot, Tensor
+
+
+def _check_finite(data: bytes, where: str) -> None:
+    values = np.frombuffer(data, "<f4")
+    finite = np.isfinite(values)
+    if not finite.all():
+        place = int(finite.argmin())
+        raise Unsound(where, "finite numbers", f"{values[place]} at element {place}")
+
+
+def _check_tensor(tensor: Tensor, where: str, dtype: str, dimensions: int | None = None) -> None:
+    if tensor.dtype != dtype:
+        raise Unsound(where, dtype, tensor.dtype)
+    if dimensions is not None and len(tensor.shape) != dimensions:
+        raise Unsound(where, f"{dimensions} dimension(s)", f"shape {tensor.shape}")
+    if len(tensor.data) != tensor.bytes_expected:
+        raise Unsound(where, f"{tensor.bytes_expected} bytes for {dtype} {tensor.shape}", f"{len(tensor.data)} bytes")
+    if dtype == "float32":
+        _check_finite(tensor.data, where)
+
+
+def _check_batch(tensor: Tensor, where: str) -> None:
+    _check_tensor(tensor, where, "float32")
+    if not tensor.shape or tensor.shape[0] < 1:
+        raise Unsound(where, "a batch of at least one sample", f"shape {tensor.shape}")
+
+
+def _check_smashed_data(message: SmashedData) -> None:
+    _check_batch(message.activations, "SmashedData.activations")
+    _check_tensor(message.labels, "SmashedData.labels", "int64", 1)
+    if message.labels.shape[0] != message.activations.shape[0]:
+        raise Unsound("SmashedData.labels", f"{message.activations.shape[0]} labels, one per sample", str(message.labels.shape[0]))
+
+
+def _check_dual_variable(message: DualVariable) -> None:
+    _check_batch(message.dual, "DualVariable.dual")
+
+
+def _check_projected_gradients(message: ProjectedGradients) -> None:
+    if not all(map(isfinite, message.projected_gradients)):
+        raise Unsound("ProjectedGradients.projected_gradients", "finite numbers", "one that is not")
+
+
+def _check_snapshot(message: Snapshot) -> None:
+    _check_tensor(message.parameters, "Snapshot.parameters", "float32", 1)
+
+
+def _check_log_page(message: LogPage) -> None:
+    for version, entry in enumerate(message.entries, start=message.from_version + 1):
+        where = f"LogPage.entries[{version - message.from_version - 1}]"
+        if entry.version != version:
+            raise Unsound(where, f"version {version}", f"version {entry.version}")
+        check_terms(entry, where)
+
+
+def check_terms(entry: LogEntry, where: str) -> None:
+    """Terms in strictly increasing canonical order (StepId), coefficients whole and finite float32."""
+    previous = None
+    for term in entry.terms:
+        step = term.step
+        if previous is not None and not previous < step:
+            raise Unsound(f"{where}.terms", "strictly increasing steps", f"{step} after {previous}")
+        if len(term.coefficients) % 4:
+            raise Unsound(f"{where}.terms", "whole float32 coefficients", f"{len(term.coefficients)} bytes for {step}")
+        previous = step
+    _check_finite(b"".join([term.coefficients for term in entry.terms]), f"{where}.terms")
+
+
+CHECKS: dict[type, Callable[[Any], None]] = {
+    SmashedData: _check_smashed_data,
+    DualVariable: _check_dual_variable,
+    ProjectedGradients: _check_projected_gradients,
+    Snapshot: _check_snapshot,
+    LogPage: _check_log_page,
+}
