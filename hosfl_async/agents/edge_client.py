@@ -31,7 +31,7 @@ from hosfl_async.agent import (
     TimerFired,
 )
 from hosfl_async.agents.backoff import pause_s
-from hosfl_async.agents.settings import EdgeClientSettings
+from hosfl_async.agents.settings import ANSWERS_REMEMBERED_MIN, EdgeClientSettings
 from hosfl_async.agents.update_log import LogFollower
 from hosfl_async.errors import AgentError, LogError
 from hosfl_async.jobs import (
@@ -188,7 +188,8 @@ class EdgeClient:
         """A projection can fail on a dual that does not fit: the step is lost. Anything else is this machine's own fault."""
         if isinstance(job, Project):
             self._count("projections_failed")
-            self._abandon()
+            if self._phase is Phase.PROJECTING:  # else it was abandoned while the job ran
+                self._abandon()
         elif isinstance(job, InstallSnapshot):
             self._break(f"snapshot of version {job.version} refused: {reason}")
         else:
@@ -330,20 +331,21 @@ class EdgeClient:
 
     def _on_log_page(self, message: LogPage) -> None:
         follower = self._follower
+        answered = message.from_version == follower.offered  # else it is late or repeated: another answer is under way
         try:
             taken = follower.offer_page(message)
         except LogError as problem:
             self._break(str(problem))
             return
-        if taken or follower.confirmed or not follower.finished:
+        if taken or follower.confirmed or (answered and not follower.finished):
             self._answered("catch_up")
             self._asking = False
         # else the aggregator has not digested the end yet: the timer asks again, not we at once
 
     def _on_snapshot(self, message: Snapshot) -> None:
-        self._answered("catch_up")
-        self._asking = False
-        self._follower.offer_snapshot(message)
+        if self._follower.offer_snapshot(message):
+            self._answered("catch_up")
+            self._asking = False
 
     def _on_digest_differs(self, message: DigestDiffers) -> None:
         self._break(f"the parameters at version {message.version} differ from the aggregator's")
@@ -372,8 +374,13 @@ class EdgeClient:
             self._leave()
         elif follower.behind or follower.finished:
             self._ask_for_entries()
-        elif len(self._unanswered) < self._settings.steps_unanswered_max:
+        elif len(self._unanswered) < self._settings.steps_unanswered_max and not self._outruns_memory():
             self._begin_step()
+
+    def _outruns_memory(self) -> bool:
+        """The aggregator remembers its answers to the latest steps by number: one that still waits must not fall out of them."""
+        oldest = min((step.number for step in self._unanswered), default=self._number + 1)
+        return self._number + 1 - oldest >= ANSWERS_REMEMBERED_MIN
 
     def _leave(self) -> None:
         self._count("unanswered_at_the_end", len(self._unanswered))

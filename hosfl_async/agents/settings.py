@@ -10,6 +10,9 @@ from annotated_types import Ge, Gt, Le
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads these dataclasses when they stand in a scenario file."""
 
+ANSWERS_REMEMBERED_MIN = 16
+"""Answers that an aggregator remembers per client at least, and steps that a client is ahead of its oldest unanswered one at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StalenessSettings:
@@ -54,7 +57,7 @@ class EdgeClientSettings:
     """P: perturbed forwards per step. 0 is the frozen client: it feeds the server and never moves."""
     dual_policy: Literal["eager", "fresh"] = "eager"
     """eager: the dual comes as soon as the smashed data arrive. fresh: it is evaluated anew when the perturbed forwards are done."""
-    steps_unanswered_max: Annotated[int, Ge(1), Le(16)] = 1
+    steps_unanswered_max: Annotated[int, Ge(1), Le(ANSWERS_REMEMBERED_MIN)] = 1
     """Steps sent but not yet accepted before the client waits. 1 with K = number of clients is the synchronous method."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
     """Digest the parameters at multiples of this version and have them compared."""
@@ -115,7 +118,7 @@ class AggregatorSettings:
     """Versions between two digests of the parameters."""
     digests_kept_max: Annotated[int, Ge(1)] = 256
     """Digests remembered for comparison."""
-    answers_remembered_max: Annotated[int, Ge(16)] = 16
+    answers_remembered_max: Annotated[int, Ge(ANSWERS_REMEMBERED_MIN)] = ANSWERS_REMEMBERED_MIN
     """Answers remembered per client; a step older than these is superseded."""
     clients_max: Annotated[int, Ge(1)] = 1_000_000
     """Clients that may join."""
