@@ -156,6 +156,27 @@ async def keeps_runs_apart(make: MakeTransport, settings: BrokerSettings) -> Non
         _require(mine.backlog == 0, "nothing may cross from one run to another", mine.backlog)
 
 
+async def hands_a_name_over(make: MakeTransport, settings: BrokerSettings) -> None:
+    """A later station of the same name takes over: the earlier one raises ``TransportError`` for good, frames reach the later one."""
+    run = _run()
+    async with make(_station(run, "a")) as a, make(_station(run, "twin")) as earlier, make(_station(run, "twin")) as later:
+        try:
+            await _take(earlier, 1)
+        except TransportError:
+            pass
+        else:
+            raise AssertionError("an earlier station must give up when a later one takes its name")
+        try:
+            await earlier.send("a", b"from beyond")
+        except TransportError:
+            pass
+        else:
+            raise AssertionError("a station that has given up must refuse to send")
+        await a.send("twin", b"to the later")
+        got = await _take(later, 1)
+        _require(got == [Delivery("a", b"to the later")], "frames must reach the station that took over", got)
+
+
 async def ends_cleanly(make: MakeTransport, settings: BrokerSettings) -> None:
     """What was sent before leaving still arrives; afterwards ``send`` raises ``TransportError`` and ``received`` ends."""
     run = _run()
@@ -184,6 +205,7 @@ CHECKS: tuple[Check, ...] = (
     keeps_all_for_a_slow_consumer,
     announces_an_abrupt_end,
     keeps_runs_apart,
+    hands_a_name_over,
     ends_cleanly,
 )
 

@@ -84,6 +84,18 @@ class RunningBroker:
     def url(self) -> str:
         return f"mqtt://127.0.0.1:{self.port}"
 
+    async def listens(self) -> bool:
+        """Wait until the port accepts a connection; False if the child ended or time ran out."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                while self._process.returncode is None:
+                    with contextlib.suppress(OSError):
+                        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                        writer.close()
+                        return self._process.returncode is None
+                    await asyncio.sleep(0.02)
+        return False
+
     async def stop(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
@@ -112,21 +124,32 @@ async def embedded_broker(kind: BrokerKind = "auto", settings: BrokerSettings | 
 async def start_broker(kind: BrokerKind = "auto", settings: BrokerSettings | None = None, port: int | None = None) -> RunningBroker:
     """Start a broker on 127.0.0.1, on ``port`` or a free one; whoever calls this must stop it."""
     chosen = kind if kind != "auto" else ("mosquitto" if find_mosquitto() else "iotcore")
-    reason = ""
+    failure = TransportError("")
     for _ in range(PORTS_TRIED_MAX):
-        number = port or _free_port()
+        number = port or free_port()
         with tempfile.TemporaryDirectory(prefix="hosfl-broker-") as folder:
-            command = _command(chosen, number, Path(folder), settings or BrokerSettings())
-            process = await _spawn(command, Path(folder) / "words")
             try:
-                if await _accepts(process, number):
-                    return RunningBroker(chosen, number, process)
-            except BaseException:
-                await RunningBroker(chosen, number, process).kill()
-                raise
-            await RunningBroker(chosen, number, process).kill()
-            reason = _last_words(Path(folder) / "words")
-    raise TransportError(f"the embedded broker {chosen} did not start: {reason}")
+                return await launch(chosen, _command(chosen, number, Path(folder), settings or BrokerSettings()), number, Path(folder))
+            except TransportError as error:
+                failure = error
+    raise failure
+
+
+async def launch(kind: str, command: list[str], port: int, folder: Path) -> RunningBroker:
+    """Run a broker's ``command`` under the guard and wait until it accepts connections on ``port``. Its words go to a file in ``folder``.
+
+    Raises ``TransportError`` with the last of these words if it ends or does not listen in time.
+    """
+    words = folder / "words"
+    broker = RunningBroker(kind, port, await _spawn(command, words))
+    try:
+        if await broker.listens():
+            return broker
+    except BaseException:
+        await broker.kill()
+        raise
+    await broker.kill()
+    raise TransportError(f"the embedded broker {kind} did not start: {_last_words(words)}")
 
 
 def find_mosquitto() -> str | None:
@@ -167,20 +190,8 @@ async def _spawn(command: list[str], words: Path) -> asyncio.subprocess.Process:
         raise TransportError(f"the embedded broker cannot be started: {error}") from error
 
 
-async def _accepts(process: asyncio.subprocess.Process, port: int) -> bool:
-    """Wait until the port accepts a connection; False if the child ended or time ran out."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(START_S):
-            while process.returncode is None:
-                with contextlib.suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    return process.returncode is None
-                await asyncio.sleep(0.02)
-    return False
-
-
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -35,6 +35,9 @@ class Inbox(Generic[Receipt]):
 
     def put(self, arrival: Arrival | None, receipt: Receipt) -> None:
         """Queue an arrival, or with ``None`` a frame that is only to be acknowledged in its turn."""
+        if arrival is None and not self._waiting and not self._in_hand:
+            self._on_taken(receipt)
+            return
         self._waiting.append((arrival, receipt))
         self._stir()
 

@@ -10,7 +10,9 @@ What aiomqtt 2.5 does not give, and how it is given here (each point was met in 
 * It does not reconnect. Here a *link* is one connection; the transport makes a new one with growing, jittered pauses, subscribes again
   and sends again what was not confirmed. Sessions are not resumed (clean start): what the broker held for us is lost, agents repeat.
 
-Presence: "here" is published after subscribing, "lost" is the last will, a farewell deletes it. All on one retained topic per agent.
+Presence: "here" is published after subscribing, "lost" is the last will, a farewell deletes it, all on one retained topic per agent. It
+settles namesakes as well. Brokers end the older of two connections with one client identifier, without always saying why; both would then
+throw each other out for ever. So identifiers are unique, and who hears a later connection announce the own name gives up, for good.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from random import Random
@@ -35,7 +39,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from hosfl_async.broker.address import BrokerAddress, parse_broker_url
 from hosfl_async.broker.inbox import Inbox
 from hosfl_async.broker.settings import BrokerSettings
-from hosfl_async.broker.topics import HERE, LEFT, LOST, Topics
+from hosfl_async.broker.topics import HERE, LEFT, LOST, Topics, presence, read_presence
 from hosfl_async.broker.transport import Arrival, Delivery, PeerLost, Station
 from hosfl_async.errors import OversizeError, TransportError
 
@@ -43,6 +47,10 @@ PACKET_OVERHEAD_BYTES = 256
 """Room for a frame's topic and headers when its payload is held against the broker's Maximum Packet Size."""
 PACKETS_PER_TURN_MAX = 64
 """Packets read before other tasks of the loop get their turn."""
+PEERS_KNOWN_MAX = 1_000_000
+"""Peers whose presence is remembered; the loss of others goes unreported and is counted as ``peers_unknown``."""
+_TOKEN_STABLE = 24
+"""Characters of a token that name the transport: 16 hexadecimal digits of its birth in nanoseconds, 8 at random; then its links count."""
 _QUIET = logging.getLogger("hosfl_async.mqtt")
 _QUIET.addHandler(logging.NullHandler())
 
@@ -71,6 +79,7 @@ class _Link(aiomqtt.Client):
         station: Station,
         topics: Topics,
         settings: BrokerSettings,
+        token: str,
         on_frame: Callable[[_Link, MQTTMessage], None],
         on_confirmed: Callable[[int, bool], None],
     ) -> None:
@@ -83,16 +92,17 @@ class _Link(aiomqtt.Client):
             logger=_QUIET,
             username=address.username,
             password=address.password,
-            identifier=f"hosfl-{station.run}-{station.name}",
+            identifier=f"hosfl-{station.run}-{station.name}-{token[:_TOKEN_STABLE]}",
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=True,
-            will=aiomqtt.Will(topics.presence, LOST, qos=1, retain=True),
+            will=aiomqtt.Will(topics.presence, presence(LOST, token), qos=1, retain=True),
             keepalive=settings.keepalive_s,
             timeout=settings.connect_timeout_s,
             max_inflight_messages=settings.inflight_max,
             properties=asked,
             socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
         )
+        self.token = token
         self.packet_bytes_max: int | None = None
         self.reading = True
         self._events = 0
@@ -199,6 +209,8 @@ class MqttTransport:
         self._address = parse_broker_url(url)
         self._topics = Topics(station)
         self._jitter = Random(f"{station.run}/{station.name}").random
+        self._birth = f"{time.time_ns():016x}{secrets.token_hex(4)}"
+        self._links_made = 0
         self._link: _Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._inbox: Inbox[_Receipt] = Inbox(self._on_taken)
@@ -207,7 +219,7 @@ class MqttTransport:
         self._in_flight: dict[int, _Frame] = {}
         self._pumping = False
         self._moved = asyncio.Event()
-        self._present: set[str] = set()
+        self._present: dict[str, str] = {}
         self._closing = False
         self._failure: TransportError | None = None
 
@@ -270,7 +282,9 @@ class MqttTransport:
     # -- connection --------------------------------------------------------------------------------------
 
     async def _connect(self) -> None:
-        link = _Link(self._address, self.station, self._topics, self._settings, self._on_frame, self._on_confirmed)
+        self._links_made += 1
+        token = f"{self._birth}{self._links_made:08x}"
+        link = _Link(self._address, self.station, self._topics, self._settings, token, self._on_frame, self._on_confirmed)
         frames, presence = SubscribeOptions(qos=self._settings.qos), SubscribeOptions(qos=1)
         filters = [(topic, frames) for topic in self._topics.frame_filters] + [(topic, presence) for topic in self._topics.presence_filters]
         try:
@@ -282,16 +296,17 @@ class MqttTransport:
             raise TransportError(f"{self.station.name} cannot connect to {self._address}: {reason}") from error
         self._link = link
         self.counts["connected"] += 1
-        self._put(_Frame(self._topics.presence, HERE, 1, True), first=True)
+        self._announce(link)
+
+    def _announce(self, link: _Link) -> None:
+        self._put(_Frame(self._topics.presence, presence(HERE, link.token), 1, True), first=True)
 
     async def _keep_connected(self) -> None:
         while self._link is not None:
             reason = await self._link.ended()
             self._on_disconnected()
-            if "Session taken over" in reason:
-                self._give_up(f"another connection took over the name {self.station.name}")
-                return
-            await self._reconnect(reason)
+            if self._failure is None:
+                await self._reconnect(reason)
 
     def _on_disconnected(self) -> None:
         """What was not confirmed goes first when the connection is back: at least once, not at most once."""
@@ -388,7 +403,7 @@ class MqttTransport:
     def _on_frame(self, link: _Link, message: MQTTMessage) -> None:
         if self._closing:
             return
-        arrival = self._arrival(message)
+        arrival = self._arrival(link, message)
         if arrival is None and not message.qos:
             return
         self.counts["received"] += isinstance(arrival, Delivery)
@@ -397,7 +412,7 @@ class MqttTransport:
             self.counts["reading_paused"] += link.reading
             link.pause()
 
-    def _arrival(self, message: MQTTMessage) -> Arrival | None:
+    def _arrival(self, link: _Link, message: MQTTMessage) -> Arrival | None:
         topic = message.topic
         sender = self._topics.sender_of(topic)
         if sender is not None:
@@ -405,13 +420,34 @@ class MqttTransport:
         peer = self._topics.peer_of(topic)
         if peer is None:
             self.counts["foreign"] += 1
-        elif message.payload == HERE:
-            self._present.add(peer)
-        elif peer in self._present:
-            self._present.discard(peer)
-            if message.payload == LOST and peer != self.station.name:
-                return PeerLost(peer)
+            return None
+        word, token = read_presence(bytes(message.payload))
+        if peer == self.station.name:
+            self._on_own_presence(link, word, token)
+            return None
+        return self._on_presence(peer, word, token)
+
+    def _on_presence(self, peer: str, word: str, token: str) -> PeerLost | None:
+        """Report the loss of the very connection that was announced before, and of no earlier one."""
+        if word == HERE:
+            if len(self._present) < PEERS_KNOWN_MAX or peer in self._present:
+                self._present[peer] = token
+            else:
+                self.counts["peers_unknown"] += 1
+        elif word == LOST and self._present.get(peer) == token:
+            del self._present[peer]
+            return PeerLost(peer)
+        elif not word:
+            self._present.pop(peer, None)
         return None
+
+    def _on_own_presence(self, link: _Link, word: str, token: str) -> None:
+        """A later namesake: give up. The end of an earlier one, which overwrote our announcement: announce again."""
+        if word == HERE and token > link.token:
+            self._give_up(f"another connection took over the name {self.station.name}")
+            link.cut()
+        elif token != link.token and link is self._link:
+            self._announce(link)
 
     def _on_taken(self, receipt: _Receipt) -> None:
         receipt.link.acknowledge(receipt.mid, receipt.qos)

@@ -19,7 +19,8 @@ each of them held to by ``broker/contract.py``:
 7. **Groups.** A frame to a group name reaches each present member of that group but its sender.
 8. **Loss of peers.** If a watched peer's connection ends without a farewell, ``PeerLost`` follows. It is a hint: the peer may be back
    already. A farewell (leaving ``async with``) raises none.
-9. **Runs are apart.** Nothing crosses from one run to another, though both use one broker.
+9. **One station, one connection.** A later connection under the same name takes over; the earlier one gives up with ``TransportError``.
+10. **Runs are apart.** Nothing crosses from one run to another, though both use one broker.
 """
 
 from __future__ import annotations
