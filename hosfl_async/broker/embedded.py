@@ -109,6 +109,10 @@ class RunningBroker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+            with contextlib.suppress(OSError):
+                await self._process.stdin.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -127,6 +131,9 @@ async def start_broker(kind: BrokerKind = "auto", settings: BrokerSettings | Non
     failure = TransportError("")
     for _ in range(PORTS_TRIED_MAX):
         number = port or free_port()
+        if is_taken(number):  # else we would take the stranger who listens there for our child
+            failure = TransportError(f"the embedded broker {chosen} did not start: port {number} of 127.0.0.1 is taken")
+            continue
         with tempfile.TemporaryDirectory(prefix="hosfl-broker-") as folder:
             try:
                 return await launch(chosen, _command(chosen, number, Path(folder), settings or BrokerSettings()), number, Path(folder))
@@ -195,6 +202,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_taken(port: int) -> bool:
+    """True if somebody listens on this port of 127.0.0.1; connections that are only just closing do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def _last_words(words: Path) -> str:
