@@ -18,6 +18,8 @@ from rich.console import Console
 
 from hosfl_async.errors import HosflError, SettingsError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -81,7 +83,7 @@ def check(file: File, seed: Seed = None, set_: Overrides = None) -> None:
 
     problems = find_problems(file, set_ or (), seed)
     for problem in problems:
-        _errors.print(f"[red]error:[/red] {_plain(problem)}")
+        _complain(problem)
     if problems:
         raise typer.Exit(2)
     scenario = load_scenario(file, set_ or (), seed)
@@ -171,19 +173,22 @@ def main() -> None:
 
 
 def _guarded(run: Callable[..., Any]) -> int:
+    """Every error that we raise on purpose, and every wrong use of the command, is one line."""
     try:
-        code = run(standalone_mode=False)
+        code = int(run(standalone_mode=False) or 0)  # typer returns the code of an Exit, and 130 for an interrupt
     except HosflError as problem:
-        _errors.print(f"[red]error:[/red] {_plain(problem)}")
-        return 2
-    except typer.Exit as leaving:
-        return int(leaving.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        _errors.print("interrupted; what is in the run folder can be replayed")
-        return 130
+        return _complain(problem)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except Exception as problem:
-        if type(problem).__module__.startswith(("click", "typer")):
-            _errors.print(f"[red]error:[/red] {_plain(problem)}")
-            return 2
-        raise
-    return int(code or 0)
+        if not type(problem).__module__.startswith(("click", "typer")):
+            raise
+        return _complain(problem)
+    if code == INTERRUPTED:
+        _errors.print("interrupted; what is in the run folder can be replayed")
+    return code
+
+
+def _complain(problem: Exception) -> int:
+    _errors.print(f"[red]error:[/red] {_plain(problem)}")
+    return 2

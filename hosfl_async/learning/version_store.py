@@ -100,7 +100,7 @@ class VersionStore:
             self.release(held)
 
     def advance(self, held: Version, entries: Sequence[LogEntry], digest_at: Sequence[int] = ()) -> tuple[Version, tuple[Checkpoint, ...]]:
-        """Move one holder of ``held`` on by ``entries``; digest the versions in ``digest_at`` on the way.
+        """Move one holder of ``held`` on by ``entries``; digest the versions in ``digest_at`` on the way, perhaps ``held`` itself first.
 
         Raises ``LearnerError``, changing nothing, if the entries do not follow ``held`` in order, are not well formed, or differ from
         the entries by which a shared version was made.
@@ -109,7 +109,7 @@ class VersionStore:
         start = held.number
         digests: dict[int, bytes] = {}
         for number in digest_at:
-            known = self._digests.get((number, entries[number - start - 1].chain))
+            known = self.digest(held) if number == start else self._digests.get((number, entries[number - start - 1].chain))
             if known is None:
                 held = self._move(held, entries[held.number - start : number - start])
                 known = self.digest(held)
@@ -147,8 +147,8 @@ class VersionStore:
         numbers = [entry.version for entry in entries]
         if numbers != list(range(held.number + 1, held.number + 1 + len(entries))):
             raise LearnerError(f"entries {numbers[:1]}..{numbers[-1:]} do not follow version {held.number} one by one")
-        if any(number not in numbers for number in digest_at) or list(digest_at) != sorted(set(digest_at)):
-            raise LearnerError(f"digests asked for at {tuple(digest_at)}, which are not versions of these entries in order")
+        if any(number not in (held.number, *numbers) for number in digest_at) or list(digest_at) != sorted(set(digest_at)):
+            raise LearnerError(f"digests asked for at {tuple(digest_at)}, which are not, in order, version {held.number} or these entries'")
         for entry in entries:
             if any(before.step >= after.step for before, after in pairwise(entry.terms)):
                 raise LearnerError(f"the terms of entry {entry.version} are not in canonical order")

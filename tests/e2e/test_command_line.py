@@ -1,0 +1,75 @@
+"""Every wrong use of the command gives one clear line and a code of its own, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command import SCENARIOS, hosfl
+
+
+def test_every_shipped_scenario_is_fine() -> None:
+    for file in sorted(SCENARIOS.glob("*.toml")):
+        done = hosfl("check", file)
+        assert done.returncode == 0 and "fine" in done.stdout, done.stderr
+
+
+def test_every_shipped_scenario_says_first_what_it_shows_and_is_held_to_something() -> None:
+    files = sorted(SCENARIOS.glob("*.toml"))
+    assert {file.stem for file in files} >= {"quickstart", "synchronous", "stragglers", "dropouts", "lossy"}
+    for file in files:
+        text = file.read_text()
+        assert text.startswith("# ") and "[expect]" in text, file
+
+
+def test_the_schema_is_json() -> None:
+    schema = json.loads(hosfl("schema").stdout)
+    assert schema["properties"]["fleet"]["type"] == "array"
+
+
+def test_json_output_is_the_summary(tmp_path: Path) -> None:
+    words = ("--set", "aggregator.client_steps=60", "--set", "expect.accuracy_min=0", "--no-control", "--json", "--out", tmp_path / "run")
+    done = hosfl("simulate", SCENARIOS / "quickstart.toml", *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
+def test_a_broken_expectation_is_told_and_fails_the_run(tmp_path: Path) -> None:
+    words = ("--set", "aggregator.client_steps=20", "--set", "expect.accuracy_min=0.99", "--no-control", "--out", tmp_path / "run")
+    done = hosfl("simulate", SCENARIOS / "quickstart.toml", *words)
+    assert done.returncode == 1
+    assert "expect.accuracy_min = 0.99" in " ".join(done.stdout.split())
+
+
+WRONG = {
+    "no such file": (("simulate", "nowhere.toml"), "nowhere.toml"),
+    "unknown key": (("check", SCENARIOS / "quickstart.toml", "--set", "aggregator.learning_rat=1"), "learning_rat"),
+    "wrong type": (("check", SCENARIOS / "quickstart.toml", "--set", "fleet[0].count=many"), "fleet[0].count"),
+    "out of range": (("check", SCENARIOS / "quickstart.toml", "--set", "network.loss=2"), "network.loss"),
+    "negative seed": (("check", SCENARIOS / "quickstart.toml", "--seed", "-1"), "seed"),
+    "not a run": (("replay", SCENARIOS), "not a run folder"),
+    "no such command": (("simulat",), "simulat"),
+    "no such option": (("simulate", SCENARIOS / "quickstart.toml", "--sed", "1"), "--sed"),
+    "no such broker": (("live", SCENARIOS / "quickstart.toml", "--broker", "rabbit", "--no-control"), "rabbit"),
+    "broker away": (("live", SCENARIOS / "quickstart.toml", "--broker", "mqtt://127.0.0.1:1", "--no-control"), "127.0.0.1:1"),
+    "broker url": (("live", SCENARIOS / "quickstart.toml", "--broker", "http://x", "--no-control"), "mqtt://"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_use_is_one_clear_line(case: str, tmp_path: Path) -> None:
+    words, expected = WRONG[case]
+    done = hosfl(*words, cwd=tmp_path)
+    assert done.returncode == 2, done
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "precious.txt").write_text("mine")
+    done = hosfl("simulate", SCENARIOS / "quickstart.toml", "--no-control", "--out", tmp_path / "kept")
+    assert done.returncode == 2 and "--out" in done.stderr
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["precious.txt"]

@@ -1,0 +1,149 @@
+"""The distributed system equals the readable loop, bit for bit: where paces are equal, and, given its own order, where they are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hosfl_async import jobs
+from hosfl_async.agent import Record
+from hosfl_async.assembly.building import Parts
+from hosfl_async.assembly.simulated import build_simulation
+from hosfl_async.learning.reference import Outcome, Reference, ScheduleItem, scheduled, synchronous
+from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER, EntryCommitted
+from hosfl_async.report import Recorder
+from hosfl_async.scenario import Scenario, load_scenario
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+
+
+class Observed:
+    """A simulated run that remembers in which order what was computed and committed."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.schedule: list[ScheduleItem] = []
+        self.weights: dict[str, float] = {}
+        self.scenario = scenario
+        parts = _Watched(scenario, schedule=self.schedule)
+        recorder = Recorder()
+        self.simulation = build_simulation(scenario, parts, recorder, validate=True)
+        self.simulation._on_record = self._on_record
+        self.simulation._nodes[AGGREGATOR].store = _Store(self.schedule, self.weights)
+        self.outcome = self.simulation.run()
+
+    def _on_record(self, time_s: float, agent: str, record: Record) -> None:
+        if record.name == "admitted":
+            self.weights[record.step] = record.values["weight"]
+
+    @property
+    def theta_c(self) -> np.ndarray:
+        return self._learner(AGGREGATOR)._held.theta
+
+    @property
+    def theta_s(self) -> np.ndarray:
+        return self._learner(SPLIT_SERVER)._trainer.theta
+
+    def _learner(self, name: str) -> Any:
+        return self.simulation.learner(name).inner  # type: ignore[union-attr]
+
+
+class _Watched(Parts):
+    def __init__(self, scenario: Scenario, schedule: list[ScheduleItem]) -> None:
+        super().__init__(scenario)
+        object.__setattr__(self, "schedule", schedule)
+
+    def client_learner(self, name: str) -> Any:
+        return _Watching(super().client_learner(name), self.schedule)  # type: ignore[attr-defined]
+
+    def server_learner(self, name: str = "") -> Any:
+        return _Watching(super().server_learner(name), self.schedule)  # type: ignore[attr-defined]
+
+    def aggregator_learner(self, name: str = "") -> Any:
+        return _Watching(super().aggregator_learner(name), self.schedule)  # type: ignore[attr-defined]
+
+
+class _Watching:
+    """Passes jobs on, and writes down those that the reference has a word for."""
+
+    def __init__(self, inner: Any, schedule: list[ScheduleItem]) -> None:
+        self.inner, self._schedule = inner, schedule
+        self._probes = 0
+
+    def run(self, job: Any) -> Any:
+        match job:
+            case jobs.Forward(step, base_version):
+                self._schedule.append(("forward", step, base_version))
+            case jobs.Backward(step, weight=weight):
+                self._schedule.append(("backward", step, weight))
+            case jobs.EvaluateDual(step):
+                self._schedule.append(("dual", step))
+            case jobs.Probe(probes=probes):
+                self._probes = probes
+            case jobs.Project(step):
+                self._schedule.append(("project", step, self._probes))
+        return self.inner.run(job)
+
+
+class _Store:
+    def __init__(self, schedule: list[ScheduleItem], weights: dict[str, float]) -> None:
+        self._schedule, self._weights = schedule, weights
+
+    def append(self, record: Any) -> None:
+        if isinstance(record, EntryCommitted):
+            steps = [term.step for term in record.entry.terms]
+            self._schedule.append(("commit", record.entry.version, [(step, self._weights[str(step)]) for step in steps]))
+
+    def records(self) -> tuple[Any, ...]:
+        return ()
+
+
+def reference_of(scenario: Scenario) -> Reference:
+    nominal = scenario.aggregator.divide_by == "buffer_contributions"
+    return Reference(
+        scenario.task,
+        scenario.zeroth_order,
+        scenario.first_order,
+        seed=scenario.seed,
+        clients=[name for name, _ in scenario.devices()],
+        learning_rate=scenario.aggregator.learning_rate,
+        contributions=float(scenario.aggregator.buffer_contributions) if nominal else None,
+    )
+
+
+def assert_equal(observed: Observed, expected: Outcome) -> None:
+    head = max(expected.theta_c)
+    assert observed.simulation.agent(AGGREGATOR).log.head == head  # type: ignore[union-attr]
+    assert observed.theta_c.tobytes() == expected.theta_c[head].tobytes()
+    assert observed.theta_s.tobytes() == expected.theta_s.tobytes()
+    assert expected.theta_c[head].tobytes() != expected.theta_c[0].tobytes()
+
+
+def test_the_synchronous_scenario_is_the_plain_loop() -> None:
+    scenario = load_scenario(SCENARIOS / "synchronous.toml")
+    versions = scenario.aggregator.client_steps // scenario.clients
+    expected = synchronous(reference_of(scenario), versions=versions, probes=scenario.shared.probes)
+    assert_equal(Observed(scenario), expected)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ['client.dual_policy="fresh"'],
+        ['aggregator.divide_by="weights"', "client.steps_unanswered_max=3"],
+        ['server.staleness.rule="polynomial"', 'aggregator.staleness.rule="hinge"'],
+        ["network.loss=0.1", "network.duplication=0.1", "network.reordering=0.2", "aggregator.buffer_deadline_s=3"],
+        ["fleet[0].dropout.mean_time_between_s=10", 'fleet[0].dropout.kind="crash"', "fleet[0].dropout.mean_absence_s=5"],
+    ],
+    ids=["eager", "fresh", "weights", "staleness", "lossy", "crashes"],
+)
+def test_an_asynchronous_run_is_the_plain_loop_in_its_own_order(changes: list[str]) -> None:
+    scenario = load_scenario(SCENARIOS / "quickstart.toml", ["aggregator.client_steps=150", "shared.retry.first_s=1", *changes], seed=7)
+    observed = Observed(scenario)
+    expected = scheduled(reference_of(scenario), observed.schedule)
+    assert_equal(observed, expected)
+    orders = {item[1].client for item in observed.schedule if item[0] == "project"}
+    assert len(orders) > 10, "an asynchronous run of many clients was meant"
