@@ -1,202 +1,45 @@
-"""The MQTT 5 transport: aiomqtt for the connection's machinery, our own flow control, reconnection and honesty.
+"""The MQTT 5 transport: flow control, reconnection and honesty around one connection at a time (``mqtt_link``).
 
-What aiomqtt 2.5 does not give, and how it is given here (each point was met in practice):
-
-* A bounded queue of aiomqtt drops frames that are already acknowledged. Here paho acknowledges by hand, after the agent took the frame,
-  with a small Receive Maximum; and since some brokers ignore that, and QoS 0 knows no acknowledgement, a full inbox stops *reading*: TCP
-  does the rest. (A consumer that takes nothing for two keepalives loses its connection.)
-* aiomqtt reads one packet per loop turn and wakes a task for each; here the packets at hand are read in one go, without a task.
-* ``publish`` reports refused frames as success; here each confirmation's reason code is looked at and counted.
-* It does not reconnect. Here a *link* is one connection; the transport makes a new one with growing, jittered pauses, subscribes again
-  and sends again what was not confirmed. Sessions are not resumed (clean start): what the broker held for us is lost, agents repeat.
-
-Presence: "here" is published after subscribing, "lost" is the last will, a farewell deletes it, all on one retained topic per agent. It
-settles namesakes as well. Brokers end the older of two connections with one client identifier, without always saying why; both would then
-throw each other out for ever. So identifiers are unique, and who hears a later connection announce the own name gives up, for good.
+* **Flow.** Frames are acknowledged after the agent took them, with a small Receive Maximum; and since some brokers ignore that, and QoS 0
+  knows no acknowledgement, a full inbox stops *reading*: TCP does the rest. (A consumer that takes nothing for two keepalives loses its
+  connection.) On the way out a window of ``inflight_max`` frames is with paho, the others wait in our own bounded outbox.
+* **Reconnection.** A lost link is replaced by a new one after growing, jittered pauses: it subscribes again and first sends what was not
+  confirmed. Sessions are not resumed (clean start): what the broker held for us is lost, agents repeat.
+* **Presence.** "here" is published after subscribing, "lost" is the last will, a farewell deletes it, all on one retained topic per agent.
+  It settles namesakes as well. Brokers end the older of two connections with one client identifier, without always saying why; both would
+  then throw each other out for ever. So identifiers are unique, and who hears a later connection announce its own name gives up, for good.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import secrets
-import socket
-import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from random import Random
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
-import aiomqtt
-from paho.mqtt.client import MQTT_ERR_SUCCESS, MQTTMessage
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
+from paho.mqtt.client import MQTTMessage
 
-from hosfl_async.broker.address import BrokerAddress, parse_broker_url
+from hosfl_async.broker.address import parse_broker_url
 from hosfl_async.broker.inbox import Inbox
+from hosfl_async.broker.mqtt_link import PACKET_OVERHEAD_BYTES, Frame, MqttLink, birth
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.broker.topics import HERE, LEFT, LOST, Topics, presence, read_presence
 from hosfl_async.broker.transport import Arrival, Delivery, PeerLost, Station
 from hosfl_async.errors import OversizeError, TransportError
 
-PACKET_OVERHEAD_BYTES = 256
-"""Room for a frame's topic and headers when its payload is held against the broker's Maximum Packet Size."""
-PACKETS_PER_TURN_MAX = 64
-"""Packets read before other tasks of the loop get their turn."""
 PEERS_KNOWN_MAX = 1_000_000
 """Peers whose presence is remembered; the loss of others goes unreported and is counted as ``peers_unknown``."""
-_TOKEN_STABLE = 24
-"""Characters of a token that name the transport: 16 hexadecimal digits of its birth in nanoseconds, 8 at random; then its links count."""
-_QUIET = logging.getLogger("hosfl_async.mqtt")
-_QUIET.addHandler(logging.NullHandler())
-
-
-class _Frame(NamedTuple):
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool = False
 
 
 class _Receipt(NamedTuple):
     """Which frame of which link is to be acknowledged once it was taken."""
 
-    link: _Link
+    link: MqttLink
     mid: int
     qos: int
-
-
-class _Link(aiomqtt.Client):
-    """One connection, from CONNECT to its end. All that reaches below aiomqtt's public face is in this class."""
-
-    def __init__(
-        self,
-        address: BrokerAddress,
-        station: Station,
-        topics: Topics,
-        settings: BrokerSettings,
-        token: str,
-        on_frame: Callable[[_Link, MQTTMessage], None],
-        on_confirmed: Callable[[int, bool], None],
-    ) -> None:
-        asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        asked.ReceiveMaximum = settings.receive_maximum
-        asked.MaximumPacketSize = settings.payload_bytes_max + PACKET_OVERHEAD_BYTES
-        super().__init__(
-            address.host,
-            address.port,
-            logger=_QUIET,
-            username=address.username,
-            password=address.password,
-            identifier=f"hosfl-{station.run}-{station.name}-{token[:_TOKEN_STABLE]}",
-            protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=True,
-            will=aiomqtt.Will(topics.presence, presence(LOST, token), qos=1, retain=True),
-            keepalive=settings.keepalive_s,
-            timeout=settings.connect_timeout_s,
-            max_inflight_messages=settings.inflight_max,
-            properties=asked,
-            socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
-        )
-        self.token = token
-        self.packet_bytes_max: int | None = None
-        self.reading = True
-        self._events = 0
-        self._on_frame, self._on_confirmed = on_frame, on_confirmed
-
-    async def open(self, filters: list[tuple[str, SubscribeOptions]]) -> None:
-        """Connect and subscribe. Raises ``aiomqtt.MqttError``; a refused subscription is one as well."""
-        self._client.manual_ack_set(True)
-        self._client.connect_timeout = self.timeout
-        await self.__aenter__()
-        self._disconnected.add_done_callback(lambda ended: ended.exception() if not ended.cancelled() else None)
-        sock = self._client.socket()
-        if not isinstance(sock, socket.socket):
-            raise aiomqtt.MqttError("the connection was lost at once")
-        self._descriptor = sock.fileno()
-        self._client.on_socket_register_write = self._write_soon
-        self._loop.add_reader(self._descriptor, self._read_ready)
-        for code in await self.subscribe(filters):
-            if isinstance(code, ReasonCode) and code.is_failure:
-                raise aiomqtt.MqttError(f"subscription refused: {code}")
-
-    @property
-    def lost(self) -> bool:
-        return self._disconnected.done()
-
-    async def ended(self) -> str:
-        """Wait for the end of the connection and say why, as far as it is known."""
-        await asyncio.wait([self._disconnected])
-        return str(self._disconnected.exception())
-
-    def publish_now(self, frame: _Frame) -> int | None:
-        """Hand a frame to paho, without waiting. Returns its message identifier, or ``None`` if the connection is gone."""
-        info = self._client.publish(frame.topic, frame.payload, frame.qos, frame.retain)
-        return info.mid if info.rc == MQTT_ERR_SUCCESS else None
-
-    def acknowledge(self, mid: int, qos: int) -> None:
-        if qos and not self.lost:
-            self._client.ack(mid, qos)
-
-    def pause(self) -> None:
-        if self.reading:
-            self.reading = False
-            self._loop.remove_reader(self._descriptor)
-
-    def resume(self) -> None:
-        if not self.reading and not self.lost:
-            self.reading = True
-            self._loop.add_reader(self._descriptor, self._read_ready)
-
-    def cut(self) -> None:
-        """End the connection without a word, as a crash would."""
-        sock = self._client.socket()
-        if isinstance(sock, socket.socket):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-
-    def _read_ready(self) -> None:
-        try:
-            for _ in range(PACKETS_PER_TURN_MAX):
-                before = self._events
-                self._client.loop_read()
-                if self._events == before or not self.reading or self.lost:
-                    break
-        except Exception as error:
-            self._fail(error)
-
-    def _write_soon(self, _client: Any, _data: Any, _sock: Any) -> None:
-        self._loop.call_soon(self._write_ready)
-
-    def _write_ready(self) -> None:
-        try:
-            self._client.loop_write()
-        except Exception as error:
-            self._fail(error)
-            return
-        if self._client.want_write() and not self.lost:
-            self._loop.add_writer(self._descriptor, self._write_ready)
-
-    def _fail(self, error: Exception) -> None:
-        if not self._disconnected.done():
-            self._disconnected.set_exception(error)
-
-    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason_code: Any, properties: Properties | None = None) -> None:
-        if properties is not None:
-            self.packet_bytes_max = getattr(properties, "MaximumPacketSize", None)
-        super()._on_connect(client, userdata, flags, reason_code, properties)
-
-    def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
-        self._events += 1
-        self._on_frame(self, message)
-
-    def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any) -> None:
-        self._events += 1
-        self._on_confirmed(mid, reason_code.is_failure)
 
 
 class MqttTransport:
@@ -209,14 +52,14 @@ class MqttTransport:
         self._address = parse_broker_url(url)
         self._topics = Topics(station)
         self._jitter = Random(f"{station.run}/{station.name}").random
-        self._birth = f"{time.time_ns():016x}{secrets.token_hex(4)}"
+        self._birth = birth()
         self._links_made = 0
-        self._link: _Link | None = None
+        self._link: MqttLink | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._inbox: Inbox[_Receipt] = Inbox(self._on_taken)
-        self._outbox: deque[_Frame] = deque()
+        self._outbox: deque[Frame] = deque()
         self._outbox_bytes = 0
-        self._in_flight: dict[int, _Frame] = {}
+        self._in_flight: dict[int, Frame] = {}
         self._pumping = False
         self._moved = asyncio.Event()
         self._present: dict[str, str] = {}
@@ -245,15 +88,14 @@ class MqttTransport:
         link = self._link
         if link is not None:
             link.resume()
-            self._put(_Frame(self._topics.presence, LEFT, 1, True))
+            self._put(Frame(self._topics.presence, LEFT, 1, True))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.farewell_s):
                     await self._flushed()
         self.counts["unsent"] += len(self._outbox)
         await self._release()
-        if link is not None and not link.lost:
-            with contextlib.suppress(aiomqtt.MqttError):
-                await link.__aexit__(None, None, None)
+        if link is not None:
+            await link.close()
 
     async def abort(self) -> None:
         self._closing = True
@@ -265,7 +107,7 @@ class MqttTransport:
         if len(payload) > self.payload_bytes_max:
             self.counts["oversize"] += 1
             raise OversizeError(f"{len(payload)} bytes to {recipient}, above the limit of {self.payload_bytes_max}")
-        frame = _Frame(self._topics.to(recipient), payload, self._settings.qos)
+        frame = Frame(self._topics.to(recipient), payload, self._settings.qos)
         while self._failure is None and not self._closing and self._is_full(len(payload)):
             if self._link is None:
                 self._drop_oldest()
@@ -284,22 +126,18 @@ class MqttTransport:
     async def _connect(self) -> None:
         self._links_made += 1
         token = f"{self._birth}{self._links_made:08x}"
-        link = _Link(self._address, self.station, self._topics, self._settings, token, self._on_frame, self._on_confirmed)
-        frames, presence = SubscribeOptions(qos=self._settings.qos), SubscribeOptions(qos=1)
-        filters = [(topic, frames) for topic in self._topics.frame_filters] + [(topic, presence) for topic in self._topics.presence_filters]
+        link = MqttLink(self._address, self.station, self._topics, self._settings, token, self._on_frame, self._on_confirmed)
+        frames = [(topic, int(self._settings.qos)) for topic in self._topics.frame_filters]
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
-                await link.open(filters)
-        except (aiomqtt.MqttError, OSError, TimeoutError) as error:
-            link.cut()
-            reason = str(error) or f"no answer within {self._settings.connect_timeout_s:g} s"
-            raise TransportError(f"{self.station.name} cannot connect to {self._address}: {reason}") from error
+            await link.open([*frames, *((topic, 1) for topic in self._topics.presence_filters)])
+        except TransportError as error:
+            raise TransportError(f"{self.station.name} cannot connect to {self._address}: {error}") from error
         self._link = link
         self.counts["connected"] += 1
         self._announce(link)
 
-    def _announce(self, link: _Link) -> None:
-        self._put(_Frame(self._topics.presence, presence(HERE, link.token), 1, True), first=True)
+    def _announce(self, link: MqttLink) -> None:
+        self._put(Frame(self._topics.presence, presence(HERE, link.token), 1, True), first=True)
 
     async def _keep_connected(self) -> None:
         while self._link is not None:
@@ -355,7 +193,7 @@ class MqttTransport:
             return True
         return bool(self._outbox) and self._outbox_bytes + payload_bytes > settings.outbox_bytes_max
 
-    def _put(self, frame: _Frame, *, first: bool = False) -> None:
+    def _put(self, frame: Frame, *, first: bool = False) -> None:
         if first:
             self._outbox.appendleft(frame)
         else:
@@ -400,7 +238,7 @@ class MqttTransport:
 
     # -- frames that come --------------------------------------------------------------------------------
 
-    def _on_frame(self, link: _Link, message: MQTTMessage) -> None:
+    def _on_frame(self, link: MqttLink, message: MQTTMessage) -> None:
         if self._closing:
             return
         arrival = self._arrival(link, message)
@@ -412,7 +250,7 @@ class MqttTransport:
             self.counts["reading_paused"] += link.reading
             link.pause()
 
-    def _arrival(self, link: _Link, message: MQTTMessage) -> Arrival | None:
+    def _arrival(self, link: MqttLink, message: MQTTMessage) -> Arrival | None:
         topic = message.topic
         sender = self._topics.sender_of(topic)
         if sender is not None:
@@ -441,7 +279,7 @@ class MqttTransport:
             self._present.pop(peer, None)
         return None
 
-    def _on_own_presence(self, link: _Link, word: str, token: str) -> None:
+    def _on_own_presence(self, link: MqttLink, word: str, token: str) -> None:
         """A later namesake: give up. The end of an earlier one, which overwrote our announcement: announce again."""
         if word == HERE and token > link.token:
             self._give_up(f"another connection took over the name {self.station.name}")

@@ -23,9 +23,9 @@ HeadAnnounced                                          nobody: a hint
 presence                                               (QoS 1: rare, and a farewell must have arrived before DISCONNECT)
 =====================================================  =====================================================================
 
-And QoS 1 costs: with mosquitto 1.1 to 1.3 times the processor time per message, with iotcore, which leaves Nagle's algorithm on, 44 ms instead of
-0.4 ms for a question and its answer (``python -m benchmarks.broker``). On a connection that holds, TCP loses nothing; one that breaks
-loses frames at either quality, since sessions are not resumed. ``BrokerSettings.qos`` = 1 serves brokers that drop QoS 0 under load.
+And QoS 1 costs: with mosquitto 1.1 to 1.3 times the processor time per message, with iotcore, which leaves Nagle's algorithm on, 44 ms
+instead of 0.4 ms for a question and its answer (``python -m benchmarks.broker``). On a connection that holds, TCP loses nothing; one that
+breaks may lose frames at either quality, since sessions are not resumed. QoS 1 remains a setting, for brokers that drop QoS 0 under load.
 """
 
 from __future__ import annotations
