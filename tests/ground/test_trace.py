@@ -157,7 +157,7 @@ def test_steps_of_messages_jobs_and_what_has_none() -> None:
 def test_the_story_of_a_step_is_everything_about_it_in_order_and_nothing_else() -> None:
     told = [
         ("client-3", "job_started", "Forward", "client-3/17"),
-        ("client-3", "job_started", "Forward", "client-3/1"),
+        ("client-3", "job_started", "Forward", "client-3/171"),
         ("client-3", "sent", "SmashedData", "client-3/17"),
         ("client-33", "sent", "SmashedData", "client-33/17"),
         ("client-3", "sent", "SmashedData", "client-3#2/17"),
