@@ -128,7 +128,7 @@ class Aggregator:
         self._effects = []
         match event:
             case Received(sender, message):
-                self._gone.discard(sender)
+                self._note_present(sender)
                 self._receivers[type(message)](sender, message)
             case JobDone(_, result):
                 self._on_job_done(result)
@@ -148,6 +148,13 @@ class Aggregator:
                 pass
         return self._effects
 
+    def _note_present(self, sender: str) -> None:
+        """Whoever was reported gone and speaks again is waited for again."""
+        if sender in self._gone:
+            self._gone.discard(sender)
+            if sender in self._members or sender == SPLIT_SERVER:
+                self._await_confirmation(sender)
+
     def _restore(self, records: tuple[Any, ...]) -> None:
         """Rebuild log, members and answers from what was made durable."""
         for record in records:
@@ -164,8 +171,10 @@ class Aggregator:
 
     def _on_join(self, sender: str, join: Join) -> None:
         if self._introduced is None:
-            if len(self._early) < self._settings.clients_max:
+            if sender in self._early or len(self._early) < self._settings.clients_max:
                 self._early[sender] = join  # answered as soon as our own golden replay is done
+            else:
+                self.counts["join_refused"] += 1
             return
         member = self._members.get(sender)
         if member is not None and member.boot == join.boot:
@@ -180,8 +189,7 @@ class Aggregator:
             self._welcome(sender, self._members.grant(sender, join.boot, incarnation))
 
     def _welcome(self, client: str, member: Member) -> None:
-        if self._awaited is not None and client not in self.confirmed:
-            self._awaited.add(client)
+        self._await_confirmation(client)
         self._send(client, Welcome(member.boot, member.incarnation, self.log.head, self.over))
 
     # -- admission ----------------------------------------------------------------------------------------
@@ -344,6 +352,15 @@ class Aggregator:
             self._send(SPLIT_SERVER, HeadAnnounced(self.log.head, True))
         self._effects.append(SetTimer("farewell", pause_s(self._settings.retry, self._farewells, self.name)))
         self._farewells += 1
+
+    def _await_confirmation(self, peer: str) -> None:
+        """After the end: wait for one more peer, and announce it again if nobody was left."""
+        if self._awaited is None or peer in self.confirmed:
+            return
+        alone = not self._awaited
+        self._awaited.add(peer)
+        if alone:
+            self._say_farewell()
 
     def _send(self, recipient: str, message: Any) -> None:
         self._effects.append(Send(recipient, message))

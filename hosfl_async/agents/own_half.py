@@ -39,15 +39,16 @@ class OwnHalf:
         return self.snapshot.version if self.snapshot else 0
 
     def next_job(self, *, over: bool) -> Replay | TakeSnapshot | None:
-        """Replay what lacks; else a snapshot if one is due; else, when the run is over, the digest of the end."""
+        """A snapshot if one is due (first, or a busy log would never let it come, and never be forgotten); else replay what lacks;
+        else, when the run is over, the digest of the end."""
         head = self._log.head
         final = head if over else None
+        if self.version - self.snapshot_version >= self._settings.snapshot_every_versions:
+            return TakeSnapshot()
         if self.version < head:
             entries = self._log.after(self.version, self._settings.page_entries_max)
             marks = digest_marks(self.version, entries[-1].version, self._settings.digest_every_versions, final)
             return Replay(entries, marks)
-        if self.version - self.snapshot_version >= self._settings.snapshot_every_versions:
-            return TakeSnapshot()
         if over and head not in self._digests:
             return Replay((), (head,))
         return None
