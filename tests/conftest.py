@@ -1,13 +1,26 @@
-"""Shared by all tests: helper modules beside this file can be imported, and how hard hypothesis tries is chosen once."""
+"""Shared by all tests: helper modules beside this file can be imported, how hard hypothesis tries is chosen once, and tests that want a
+real mosquitto are skipped where there is none, unless HOSFL_REQUIRE_MOSQUITTO says that this must not happen.
+"""
 
 import os
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from hosfl_async.broker.embedded import find_mosquitto
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 settings.register_profile("default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("soak", max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if find_mosquitto() is not None or os.environ.get("HOSFL_REQUIRE_MOSQUITTO"):
+        return
+    for item in items:
+        if item.get_closest_marker("mosquitto"):
+            item.add_marker(pytest.mark.skip(reason="no mosquitto on PATH or in /usr/sbin"))
