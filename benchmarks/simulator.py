@@ -16,6 +16,7 @@ import json
 import sys
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 from statistics import median
 from time import perf_counter, process_time
@@ -29,7 +30,7 @@ from hosfl_async.agents.settings import AggregatorSettings, EdgeClientSettings, 
 from hosfl_async.agents.split_server import SplitServer
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER, Checkpoint, Tensor
 from hosfl_async.simulation.host import Simulation
-from hosfl_async.simulation.settings import DropoutSettings, FleetGroup, NetworkSettings
+from hosfl_async.simulation.settings import ComputeSettings, DropoutSettings, FleetGroup, NetworkSettings
 
 PROBES = 2
 STEPS_EACH = 10
@@ -88,6 +89,7 @@ def toy_simulation(
     *,
     network: NetworkSettings | None = None,
     dropout: DropoutSettings | None = None,
+    aggregation: AggregatorSettings | None = None,
     **options: Any,
 ) -> Simulation:
     """``clients`` clients, every fifth of them ten times slower, and the two services, all of them real, around toy learners."""
@@ -95,8 +97,7 @@ def toy_simulation(
     world = Simulation(seed=seed, network=network, **options)
     client = EdgeClientSettings(probes=PROBES)
     server = SplitServerSettings(evaluate_every_steps=1000, queue_max=max(256, clients))
-    # K grows with the fleet, as it would in use: at K = 5 each of 10,000 clients would replay thousands of entries between two steps.
-    aggregator = AggregatorSettings(client_steps=client_steps, probes=PROBES, buffer_contributions=max(5, clients // 20))
+    aggregator = replace(aggregation or AggregatorSettings(), client_steps=client_steps, probes=PROBES)
     world.add(AGGREGATOR, make_agent=lambda name: Aggregator(aggregator), make_learner=ToyLearner, inbox=messages.AggregatorInbox)
     world.add(SPLIT_SERVER, make_agent=lambda name: SplitServer(server), make_learner=ToyLearner, inbox=messages.SplitServerInbox)
     dropout = dropout or DropoutSettings()
@@ -156,9 +157,18 @@ def events_per_s(clients: int, client_steps: int, runs: int) -> dict[str, float]
     return {"wall": round(median(wall)), "cpu": round(median(cpu))}
 
 
+def large_fleet(clients: int, client_steps: int) -> Simulation:
+    """As one would run very many clients: K and the server's speed grow with the fleet, and catching up is done by snapshot.
+
+    Otherwise every client replays the steps of all others, and the server is overrun: work for clients x steps, whatever the host.
+    """
+    aggregation = AggregatorSettings(buffer_contributions=clients // 20, snapshot_every_versions=1, snapshot_behind_versions=1)
+    return toy_simulation(clients, client_steps, aggregation=aggregation, compute=ComputeSettings(backward_s=0.1 / clients))
+
+
 def events_per_client_step(clients: int, steps_each: int) -> float:
     steps = clients * steps_each
-    outcome = toy_simulation(clients, steps).run()
+    outcome = large_fleet(clients, steps).run()
     assert outcome.ended == "finished", outcome
     return round(outcome.events / steps, 2)
 
@@ -186,7 +196,7 @@ def measure(*, small: bool) -> dict[str, Any]:
         "events_per_client_step": {str(clients): events_per_client_step(clients, STEPS_EACH) for clients in fleets},
         "bytes_per_client": {
             "host": bytes_per_client(idle_simulation, 0.05, few, many),
-            "host_and_agent": bytes_per_client(lambda clients: toy_simulation(clients, 10 * clients), 0.35, few, many),
+            "host_and_agent": bytes_per_client(lambda clients: large_fleet(clients, 10 * clients), 0.35, few, many),
         },
     }
 
