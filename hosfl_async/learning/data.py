@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.perturbation import aligned_vector
-from hosfl_async.learning.randomness import KEY_BYTES, named_key, permutation, raw_stream, step_name, uniform
+from hosfl_async.learning.randomness import KEY_BYTES, named_key, permutation, raw_stream, step_name, uniform_stream
 from hosfl_async.learning.settings import PartitionSettings, TaskSettings
 from hosfl_async.messages import StepId
 
@@ -79,8 +79,8 @@ def _digits(task: TaskSettings, seed: int) -> tuple[Images, Labels, int]:
 def _toy(task: TaskSettings, seed: int) -> tuple[Images, Labels, int]:
     """Four noisy patterns of 1x4x4 pixels: learnt in a moment, as many samples as wanted."""
     labels = np.arange(task.toy_samples, dtype=np.int64) % 4
-    patterns = uniform(named_key("toy patterns", seed), 64).reshape(4, 16)
-    noise = uniform(named_key("toy noise", seed), task.toy_samples * 16).reshape(-1, 16)
+    patterns = uniform_stream(named_key("toy patterns", seed))(64).reshape(4, 16)
+    noise = uniform_stream(named_key("toy noise", seed))(task.toy_samples * 16).reshape(-1, 16)
     return (0.6 * patterns[labels] + 0.4 * noise).astype(np.float32).reshape(-1, 1, 4, 4), labels, 4
 
 

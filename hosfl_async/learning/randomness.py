@@ -62,9 +62,15 @@ def raw_words(key: bytes, count: int) -> Words:
     return words
 
 
-def uniform(key: bytes, count: int) -> NDArray[np.float64]:
-    """``count`` numbers in [0, 1), exact multiples of 2^-53: the upper 53 bits of each word."""
-    return (raw_words(key, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def uniform_stream(key: bytes) -> Callable[[int], NDArray[np.float64]]:
+    """A function that gives the next so many numbers in [0, 1): exact multiples of 2^-53, the upper 53 bits of each word."""
+    generator = raw_stream()(key)
+
+    def draw(count: int) -> NDArray[np.float64]:
+        words: Words = generator.random_raw(count)
+        return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    return draw
 
 
 def permutation(key: bytes, count: int) -> NDArray[np.int64]:

@@ -25,11 +25,11 @@ class ModelSettings:
 
     name: Literal["mlp", "cnn"] = "mlp"
     """mlp: fully connected layers. cnn: 3x3 convolutions, each followed by 2x2 pooling, before the cut; fully connected after it."""
-    client_widths: Annotated[tuple[Width, ...], MinLen(1), MaxLen(8)] = (8,)
+    client_widths: Annotated[tuple[Width, ...], MinLen(1), MaxLen(8)] = (7,)
     """Outputs of each client layer (mlp: units, cnn: channels); the last one is the width of the cut."""
     server_widths: Annotated[tuple[Width, ...], MaxLen(8)] = (64,)
     """Units of each hidden server layer; the layer onto the classes is added."""
-    activation: Literal["relu", "tanh"] = "tanh"
+    activation: Literal["relu", "tanh"] = "relu"
     """After every layer but the last of the server half."""
 
 

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod, sqrt
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.learning.perturbation import Vector, aligned_vector
-from hosfl_async.learning.randomness import named_key, uniform
+from hosfl_async.learning.perturbation import CHUNK_ELEMENTS, Vector, aligned_vector
+from hosfl_async.learning.randomness import named_key, uniform_stream
 from hosfl_async.learning.settings import ModelSettings
 
 Shape = tuple[int, ...]
@@ -38,6 +37,8 @@ class Half:
         self._parameters = tuple(module.parameters())
         self._shapes = tuple(tuple(parameter.shape) for parameter in self._parameters)
         self.size = sum(map(prod, self._shapes))
+        for parameter in self._parameters:
+            parameter.data = torch.empty(0)  # the constructor's own copy; ``bind`` brings the real one
 
     def views(self, vector: Vector) -> Views:
         """The parameters as views of ``vector``: changing one changes the other."""
@@ -52,9 +53,13 @@ class Half:
 
     def initial(self, key: bytes) -> Vector:
         """theta(0): uniform in +-1/sqrt(fan-in), the same bits on every machine (drawn in float64, rounded once)."""
-        bounds = np.concatenate([np.full(prod(shape), 1 / sqrt(fan_in)) for shape, fan_in in self._fan_ins()])
-        vector = aligned_vector(self.size)
-        vector[:] = (uniform(key, self.size) * 2 - 1) * bounds
+        vector, end = aligned_vector(self.size), 0
+        stream = uniform_stream(key)
+        for shape, fan_in in self._fan_ins():
+            begin, end = end, end + prod(shape)
+            for start in range(begin, end, CHUNK_ELEMENTS):
+                part = vector[start : min(start + CHUNK_ELEMENTS, end)]
+                part[:] = (stream(part.size) * 2 - 1) * (1 / sqrt(fan_in))
         return vector
 
     def _fan_ins(self) -> Iterable[tuple[Shape, int]]:

@@ -1,0 +1,101 @@
+"""What a client step costs beside its forward passes.
+
+``python -m benchmarks.client_step [--json]`` compares, in one run, in alternation, by medians, one thread:
+
+* P + 1 pure forward passes of the client half (inference mode, same batch of 32, P = 5);
+* a whole client step through the learner: batch, anchor, P probes with fresh directions, projection on a dual,
+  and all conversions from and to messages.
+
+Bar: the step takes at most 1.25 times its forwards, for a fully connected client half of a million parameters and a small CNN.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from statistics import median
+from time import process_time
+
+import numpy as np
+import torch
+
+from hosfl_async import jobs
+from hosfl_async.learning.data import BatchSampler
+from hosfl_async.learning.learners import ClientLearner, Workbench
+from hosfl_async.learning.settings import ModelSettings
+from hosfl_async.learning.split_model import SplitModel, build_model
+from hosfl_async.learning.tensors import to_data
+from hosfl_async.learning.version_store import VersionStore
+from hosfl_async.learning.zeroth_order import Prober
+from hosfl_async.messages import StepId
+
+BATCH, PROBES, REPETITIONS = 32, 5, 61
+RUN_KEY = bytes(16)
+CASES = {
+    "mlp, 784-1024-256": (ModelSettings(name="mlp", client_widths=(1024, 256), activation="relu"), (1, 28, 28)),
+    "mlp, 8 layers of 256": (ModelSettings(name="mlp", client_widths=(256,) * 8, activation="relu"), (1, 16, 16)),
+    "cnn, 28x28, 16 and 32 channels": (ModelSettings(name="cnn", client_widths=(16, 32), activation="relu"), (1, 28, 28)),
+    "mlp, 64-8 (quickstart)": (ModelSettings(name="mlp", client_widths=(8,), activation="relu"), (1, 8, 8)),
+}
+
+
+def new_client(model: SplitModel) -> tuple[ClientLearner, torch.Tensor]:
+    """A client learner over random images, and a batch of them."""
+    images = torch.rand(256, *model.input_shape, generator=torch.Generator().manual_seed(1))
+    labels = np.arange(256, dtype=np.int64) % 10
+    store = VersionStore(model.client, lambda: model.client.initial(RUN_KEY), RUN_KEY, digests_kept_max=1)
+    bench = Workbench(model, Prober(model.client, RUN_KEY, 1e-3), BatchSampler(0, BATCH), images, labels, 1e-3)
+    return ClientLearner(store, bench, np.arange(256)), images[:BATCH].clone()
+
+
+def measure(settings: ModelSettings, image_shape: tuple[int, ...]) -> dict[str, float]:
+    """Median milliseconds of P + 1 forwards and of a step, their ratio, and the size of the client half."""
+    model = build_model(settings, image_shape, 10)
+    learner, batch = new_client(model)
+    pure = build_model(settings, image_shape, 10).client
+    pure.bind(pure.views(pure.initial(RUN_KEY)))
+    dual = to_data(np.random.default_rng(1).normal(size=(BATCH, *model.cut_shape)).astype(np.float32))
+
+    def forwards(number: int) -> None:
+        with torch.inference_mode():
+            for _ in range(PROBES + 1):
+                pure.module(batch)
+
+    def step(number: int) -> None:
+        name = StepId("client-0", 1, number)
+        learner.run(jobs.Forward(name, 0))
+        learner.run(jobs.Probe(name, PROBES))
+        learner.run(jobs.Project(name, dual))
+
+    taken: dict[Callable[[int], None], list[float]] = {forwards: [], step: []}
+    for repetition in range(REPETITIONS + 3):
+        for work, times in taken.items():
+            start = process_time()
+            work(repetition)
+            if repetition >= 3:
+                times.append((process_time() - start) * 1e3)
+    pure_ms, step_ms = median(taken[forwards]), median(taken[step])
+    return {"parameters": model.client.size, "forwards_ms": pure_ms, "step_ms": step_ms, "step_over_forwards": step_ms / pure_ms}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A client step against its forward passes.")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    as_json = parser.parse_args().json
+    torch.set_num_threads(1)
+    results = {name: measure(*case) for name, case in CASES.items()}
+    if as_json:
+        print(json.dumps(results))
+        return
+    print(f"A client step against its {PROBES + 1} forward passes, batch {BATCH}, medians of {REPETITIONS} alternating repetitions")
+    for name, result in results.items():
+        print(
+            f"{name:>32} ({int(result['parameters']):>9,} parameters): forwards {result['forwards_ms']:7.3f} ms, "
+            f"step {result['step_ms']:7.3f} ms, ratio {result['step_over_forwards']:.2f}"
+        )
+    print("Bar: at most 1.25 for a million fully connected parameters and for a small CNN.")
+
+
+if __name__ == "__main__":
+    main()
