@@ -1,6 +1,6 @@
 """How fast a scaled direction is added to ten million parameters.
 
-``python -m benchmarks.perturbation [--json]`` compares, in one run, in alternation, by medians:
+``python -m benchmarks.perturbation [--json]`` compares, in one run, in alternation, by medians of CPU time:
 
 * the bare in-place addition of two float32 vectors (``np.add``): the least that any update costs;
 * our kernel: bits from Philox, signs from a table, added in place;

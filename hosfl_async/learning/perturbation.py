@@ -73,9 +73,9 @@ class Perturber:
     def add_scaled_direction(self, theta: Vector, key: bytes, coefficient: float, out: Vector | None = None) -> None:
         """``out = theta + coefficient * signs(key)``, in place if ``out`` is not given.
 
-        ``theta`` and ``out`` are contiguous float32 vectors of one size; ``coefficient`` is rounded to float32 first.
+        ``theta`` and ``out`` are contiguous float32 vectors of one size that do not overlap; ``coefficient`` is rounded to float32
+        first.
         """
-        out = theta if out is None else out
         stream = self._start(key)
         table = np.multiply(_SIGN_TABLE, np.float32(coefficient), out=self._table)
         for begin in range(0, theta.size, self._chunk):
@@ -83,6 +83,8 @@ class Perturber:
             rows = self._rows[: (part.size + 7) // 8]
             words = stream.random_raw((part.size + 63) // 64)
             rows[:] = words.astype("<u8", copy=False).view(np.uint8)[: rows.size]
-            terms = self._buffer[: rows.size * 8]
+            target = part if out is None else out[begin : begin + self._chunk]
+            # Written elsewhere, the terms may lie where the sum will: one buffer less in the cache.
+            terms = target if out is not None and part.size % 8 == 0 else self._buffer[: rows.size * 8]
             table.take(rows, axis=0, out=terms.reshape(-1, 8), mode="clip")
-            np.add(part, terms[: part.size], out=out[begin : begin + self._chunk])
+            np.add(part, terms[: part.size], out=target)
