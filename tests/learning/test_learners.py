@@ -24,7 +24,9 @@ from hosfl_async.scaling import coefficients
 
 torch.set_num_threads(1)
 
-TASK = TaskSettings(data="toy", toy_samples=240, batch_size=8, model=ModelSettings(client_widths=(4,), server_widths=(6,)))
+TASK = TaskSettings(
+    data="toy", toy_samples=240, batch_size=8, model=ModelSettings(client_widths=(4,), server_widths=(6,), activation="tanh")
+)
 ZEROTH, FIRST = ZerothOrderSettings(), FirstOrderSettings(learning_rate=0.01)
 CLIENTS = ["client-0", "client-1", "client-2", "client-10"]
 PROBES, RATE, K = 3, 0.3, 2.0
