@@ -31,7 +31,7 @@ from hosfl_async.learning.tensors import to_data
 from hosfl_async.messages import StepId
 
 CASES = {
-    "mlp, 16.8 million parameters": (ModelSettings(name="mlp", client_widths=(2048,) * 8, activation="relu"), (1, 16, 16)),
+    "mlp, 29.9 million parameters": (ModelSettings(name="mlp", client_widths=(2048,) * 8, activation="relu"), (1, 16, 16)),
     "cnn, 64x64, 32, 64 and 64 channels": (ModelSettings(name="cnn", client_widths=(32, 64, 64), activation="relu"), (1, 64, 64)),
 }
 
