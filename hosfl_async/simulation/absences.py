@@ -7,7 +7,8 @@ pause       job and timers stand still              they go on with the time the
 crash       job, timers, agent, learner are gone    all made anew; ``Started`` with a higher boot
 ==========  ======================================  ==============================================
 
-What arrives meanwhile is missed; what arrives later than the return is delivered, as the world's late messages are.
+What arrives meanwhile is missed; what is under way and arrives after the return is delivered, as the world's late messages are. An
+absence that comes up during another one has no effect.
 """
 
 from __future__ import annotations

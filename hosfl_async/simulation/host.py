@@ -9,7 +9,8 @@ seed. Four rules keep the modelled world honest:
 * Timers and jobs that were replaced, or lost in a crash, never count as events and never move time.
 * Who waits costs nothing: no polling, no clock tick, no event for a client that is idle or away.
 
-The host's duties are those of ``agent``; docs/hosts.md walks through them.
+The host's duties are those of ``agent``; docs/hosts.md walks through them. ``Stopping`` is never fed: a world that has ended has no
+later moment in which its effects could matter.
 """
 
 from __future__ import annotations

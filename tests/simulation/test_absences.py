@@ -48,6 +48,15 @@ def test_a_timer_suspended_by_a_pause_can_be_replaced_and_suspended_again() -> N
     assert met(simulation, "client-0")[1:] == [(12.0, TimerFired("first")), (27.0, TimerFired("third"))]
 
 
+def test_what_was_due_at_one_instant_keeps_its_order_through_a_pause() -> None:
+    simulation = world(forward_s=2.0, outages=[away("pause")])
+    start = at_start(SetTimer("one", 2.0), RunJob(forward()), SetTimer("two", 2.0), SetTimer("zero", 1.5))
+    add_client(simulation, "client-0", start)
+    simulation.run()
+    done = JobDone(forward(), forward())
+    assert [event for _, event in met(simulation, "client-0")[1:]] == [TimerFired("zero"), TimerFired("one"), done, TimerFired("two")]
+
+
 def test_a_crash_loses_memory_job_and_timers_but_not_what_was_persisted() -> None:
     simulation = world(forward_s=2.5, outages=[away("crash")])
     lives: list[Scripted] = []
@@ -187,6 +196,16 @@ def test_drawn_dropouts_depend_on_seed_and_device_only() -> None:
     assert restarts(3, seed=2) != three
     assert three["client-0"] != three["client-1"]
     assert all(15 < len(times) < 45 for times in three.values())  # about 200 / (5 + 2)
+
+
+@pytest.mark.parametrize("kind", ["pause", "crash"])
+def test_a_device_that_is_back_drops_out_again(kind: str) -> None:
+    dropout = DropoutSettings(mean_time_between_s=5.0, mean_absence_s=2.0, kind=kind)  # type: ignore[arg-type]
+    simulation = world()
+    add_client(simulation, "client-0", group=FleetGroup(dropout=dropout))
+    add_service(simulation, lambda agent, event, now: [SetTimer("tick", 1.0)])
+    counts = simulation.run(until_s=200.0).counts
+    assert 15 < counts["pauses"] + counts["crashes"] < 45  # about 200 / (5 + 2)
 
 
 def test_drawn_dropouts_alone_do_not_keep_a_world_alive() -> None:

@@ -95,6 +95,15 @@ def test_links_seeds_and_directions_have_fates_of_their_own() -> None:
     assert len(seen) == 8
 
 
+@pytest.mark.parametrize("lag", range(1, 9))
+def test_what_happens_to_one_message_says_nothing_about_the_next_ones(lag: int) -> None:
+    network = Network(NetworkSettings(loss=0.5, duplication=0.5), seed=9)
+    link = network.uplink("client-0")
+    copies = [len(network.transmit(link, float(number), 1)) for number in range(4000)]
+    after_twice = [copies[number + lag] for number in range(4000 - lag) if copies[number] == 2]
+    assert after_twice.count(0) / len(after_twice) == pytest.approx(0.5, abs=0.06)
+
+
 def test_services_are_spared_unless_the_settings_say_otherwise() -> None:
     for faults in (False, True):
         network = Network(NetworkSettings(loss=0.5, service_latency_s=0.5, service_faults=faults), seed=1)

@@ -151,6 +151,14 @@ def test_a_message_to_all_clients_reaches_each_of_them_once() -> None:
     assert outcome.messages == {"HeadAnnounced": 4}
 
 
+def test_a_client_that_speaks_to_all_clients_does_not_hear_itself() -> None:
+    simulation = world()
+    add_client(simulation, "client-1")
+    add_client(simulation, "client-0", at_start(Send(CLIENTS, answer(1))))
+    assert simulation.run().messages == {"HeadAnnounced": 1}
+    assert events_of(simulation, "client-1", Received) == [Received("client-0", answer(1))]
+
+
 def test_what_the_codec_refuses_is_counted_and_nobody_hears_of_it() -> None:
     not_a_number = ProjectedGradients(StepId("client-0", 1, 1), 0, (nan,))
     foreign = answer(3)  # no message for an aggregator
