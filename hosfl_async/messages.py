@@ -83,14 +83,12 @@ _TERM_HEAD = Packing("<HQQQI")
 
 def chain_hash(previous: bytes, version: int, terms: tuple[Term, ...]) -> bytes:
     """BLAKE2b-256 over the previous chain value and this entry, packed little-endian as written in docs/protocol-wire.md."""
-    state = blake2b(previous, digest_size=32)
-    state.update(_ENTRY_HEAD.pack(version, len(terms)))
+    parts = [previous, _ENTRY_HEAD.pack(version, len(terms))]
     for term in terms:
-        client = term.step.client.encode()
-        state.update(_TERM_HEAD.pack(len(client), term.step.incarnation, term.step.number, term.base_version, len(term.coefficients)))
-        state.update(client)
-        state.update(term.coefficients)
-    return state.digest()
+        step, client = term.step, term.step.client.encode()
+        head = _TERM_HEAD.pack(len(client), step.incarnation, step.number, term.base_version, len(term.coefficients))
+        parts += (head, client, term.coefficients)
+    return blake2b(b"".join(parts), digest_size=32).digest()
 
 
 class Checkpoint(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
