@@ -251,10 +251,10 @@ def test_a_projection_that_fails_costs_the_step() -> None:
 def test_a_projection_that_fails_after_the_run_is_over_does_no_harm() -> None:
     client = Client().joined().forward().probed().dual()
     client.receive(AGGREGATOR, HeadAnnounced(0, True))
-    assert client.agent.counts["abandoned"] == 1
+    assert client.agent.counts["cut_off"] == 1
     job, client.job = client.job, None
     client.feed(JobFailed(job, "shape"))
-    assert client.agent.counts["abandoned"] == 1 and client.phase is Phase.RESTING and client.job is not None
+    assert client.agent.counts["cut_off"] == 1 and client.phase is Phase.RESTING and client.job is not None
 
 
 # -- answers ------------------------------------------------------------------------------------------

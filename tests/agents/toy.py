@@ -506,6 +506,7 @@ def words(value: Any) -> str:
         case tuple():
             return "(" + " ".join(words(one) for one in value) + ")"
     if hasattr(value, "__struct_fields__"):
-        fields = [f"{name}={words(getattr(value, name))}" for name in value.__struct_fields__ if getattr(value, name) not in (None, False)]
-        return f"{type(value).__name__}({' '.join(fields)})"
+        fields = {name: getattr(value, name) for name in value.__struct_fields__}
+        shown = [f"{name}={words(one)}" for name, one in fields.items() if one is not None and one is not False]
+        return f"{type(value).__name__}({' '.join(shown)})"
     return str(value)
