@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from hosfl_async.agent import (
     Effect,
@@ -274,7 +274,7 @@ class EdgeClient:
             self._abandon()
         elif message.reason == "finished":
             self._follower.hear(0, True)
-            self._abandon()
+            self._abandon("cut_off")
         # busy, or a fresh request that overtook its data: the timer repeats both
 
     def _project(self) -> None:
@@ -300,10 +300,10 @@ class EdgeClient:
         self._pause("answer")
         self._effects.append(Record("step", {"duration_s": self._now - self._step_began}, str(self._step)))
 
-    def _abandon(self) -> None:
-        """Give the step under way up: its batch is not counted anywhere."""
-        self._count("abandoned")
-        self._effects.append(Record("abandoned", {}, str(self._step)))
+    def _abandon(self, why: Literal["abandoned", "cut_off"] = "abandoned") -> None:
+        """Give the step under way up: its batch is not counted anywhere. ``cut_off``: the run was over before the step."""
+        self._count(why)
+        self._effects.append(Record(why, {}, str(self._step)))
         self._smashed = self._dual = None
         self._answered("dual")
         self._enter(Phase.RESTING)
@@ -364,7 +364,7 @@ class EdgeClient:
     def _advance(self) -> None:
         """Pick the next job. Between steps: first replay, then catch up, then wait for answers, then the next step."""
         if self._phase in _IN_STEP and self._follower.finished:
-            self._abandon()
+            self._abandon("cut_off")
         if self._busy or self._phase is not Phase.RESTING:
             return
         follower = self._follower

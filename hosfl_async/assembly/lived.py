@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import time_ns
@@ -31,6 +30,10 @@ from hosfl_async.simulation.network import Network
 
 LOOK_EVERY_S = 0.5
 """Wall seconds between two looks at the progress."""
+
+_DROPPED = ("dropped", "oversize", "refused", "impostor")
+_DROPPED_BY_TRANSPORT = ("outbox_dropped", "unsent", "refused")
+"""What counts as dropped in ``summary.json``: see ``live/tally.py`` and ``broker/transport.py`` for the words."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -92,7 +95,7 @@ def _hosts(scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: Jo
     parts = Parts(scenario, shared=False)
     devices = dict(scenario.devices())
     boot = time_ns()
-    run = f"{scenario.name}-{scenario.seed}-{boot:x}"
+    run = f"{scenario.name[:40]}-{boot:x}"  # a topic level of its own for every run, within the length of a name
     common: dict[str, Any] = {
         "boot": boot,
         "clock": WallClock(scenario.live.time_scale),
@@ -119,7 +122,9 @@ def _hosts(scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: Jo
             station(AGGREGATOR, watches=(ANYONE,)),
             files.store,
         ),
-        SPLIT_SERVER: host(SPLIT_SERVER, parts.server(SPLIT_SERVER), parts.server_learner(), INBOXES["server"], station(SPLIT_SERVER)),
+        SPLIT_SERVER: host(
+            SPLIT_SERVER, parts.server(SPLIT_SERVER), parts.server_learner(), INBOXES["server"], station(SPLIT_SERVER, watches=(ANYONE,))
+        ),
     }
     for name in devices:
         learner = parts.client_learner(name)
@@ -129,9 +134,6 @@ def _hosts(scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: Jo
 
 def _summary(scenario: Scenario, hosts: dict[str, LiveHost], recorder: Recorder, watcher: Watcher, frozen: float | None) -> Summary:
     summed = total(host.tally for host in hosts.values())
-    transports: Counter[str] = Counter()
-    for host in hosts.values():
-        transports.update({name: number for name, number in host.transport.counts.items() if name.startswith("dropped")})
     agents: dict[str, Any] = {name: host.agent for name, host in hosts.items()}
     return summarise(
         scenario,
@@ -141,7 +143,8 @@ def _summary(scenario: Scenario, hosts: dict[str, LiveHost], recorder: Recorder,
         server=agents[SPLIT_SERVER],
         clients=[agents[name] for name, _ in scenario.devices()],
         agent_counts={name: agent.counts for name, agent in agents.items()},
-        dropped=summed.counts["dropped"] + summed.counts["oversize"] + sum(transports.values()),
+        dropped=sum(summed.counts[what] for what in _DROPPED)
+        + sum(host.transport.counts.get(what, 0) for host in hosts.values() for what in _DROPPED_BY_TRANSPORT),
         messages=summed.messages,
         bytes_by_kind=summed.bytes,
         wall_time_s=watcher.wall_s,

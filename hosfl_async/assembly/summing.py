@@ -41,6 +41,7 @@ def counts_of(agents: AgentCounts, dropped: int) -> dict[str, int]:
         "smashed_refused": sum(server[kind] for kind in ("busy", "forgotten", "malformed", "impostor")),
         "retried": clients["retried"] + server["retried"],
         "abandoned": clients["abandoned"],
+        "cut_off": clients["cut_off"],
         "dropped": dropped,
     }
 
