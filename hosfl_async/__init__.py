@@ -1,1 +1,58 @@
-"""Asynchronous hybrid-order split federated learning."""
+"""Asynchronous hybrid-order split federated learning.
+
+::
+
+    from hosfl_async import load_scenario, simulate
+
+    summary = simulate(load_scenario("scenarios/quickstart.toml"))
+    print(summary.accuracy_final, summary.accuracy_frozen_control)
+
+These names are the public interface; everything else may change. They are imported when first used, so that ``import hosfl_async``
+costs nothing and only what needs torch loads it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hosfl_async.agents import Aggregator, EdgeClient, SplitServer
+    from hosfl_async.assembly import replay, run_live, simulate
+    from hosfl_async.errors import HosflError, SettingsError
+    from hosfl_async.report import Summary
+    from hosfl_async.scenario import Scenario, load_scenario
+
+_HOMES = {
+    "Aggregator": "agents",
+    "EdgeClient": "agents",
+    "HosflError": "errors",
+    "Scenario": "scenario",
+    "SettingsError": "errors",
+    "SplitServer": "agents",
+    "Summary": "report",
+    "load_scenario": "scenario",
+    "replay": "assembly",
+    "run_live": "assembly",
+    "simulate": "assembly",
+}
+
+__all__ = [
+    "Aggregator",
+    "EdgeClient",
+    "HosflError",
+    "Scenario",
+    "SettingsError",
+    "SplitServer",
+    "Summary",
+    "load_scenario",
+    "replay",
+    "run_live",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hosfl_async' has no attribute {name!r}")
+    return getattr(import_module(f"hosfl_async.{_HOMES[name]}"), name)
