@@ -70,6 +70,7 @@ async def _run(
         looking = asyncio.create_task(_look(watcher, files), name="progress")
         stack.callback(looking.cancel)
         hosts = _hosts(scenario, files, recorder, worker, url, validate)
+        recorder.meter = lambda: total(host.tally for host in hosts.values()).bytes
         services, clients = [hosts[AGGREGATOR], hosts[SPLIT_SERVER]], [hosts[name] for name, _ in scenario.devices()]
         if not await run_fleet(services, clients):
             raise Interrupted

@@ -28,6 +28,7 @@ def build_simulation(scenario: Scenario, parts: Parts, recorder: Recorder, files
         on_record=recorder.note,
         **options,
     )
+    recorder.meter = simulation.bytes_sent
     store = files.store if files else None
     simulation.add(AGGREGATOR, make_agent=parts.aggregator, make_learner=parts.aggregator_learner, inbox=INBOXES["aggregator"], store=store)
     simulation.add(SPLIT_SERVER, make_agent=parts.server, make_learner=parts.server_learner, inbox=INBOXES["server"])

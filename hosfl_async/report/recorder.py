@@ -7,6 +7,7 @@ number of steps: staleness is a histogram, and everything else is the latest val
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import IO
 
 import msgspec
@@ -26,10 +27,15 @@ class Evaluation(msgspec.Struct, frozen=True):
     loss: float
     staleness_mean_versions: float
     """Mean over all contributions admitted since the evaluation before."""
+    bytes: dict[str, int] = {}
+    """Sent by everyone until now, by kind of payload; empty where nobody measures."""
 
 
 class Recorder:
-    """``note`` has the signature of the hosts' ``on_record``; ``metrics`` is an open binary file or None."""
+    """``note`` has the signature of the hosts' ``on_record``; ``metrics`` is an open binary file or None.
+
+    ``meter`` is set by whoever has a host: it tells the bytes sent so far by kind, and is asked once per evaluation.
+    """
 
     def __init__(self, metrics: IO[bytes] | None = None) -> None:
         self.evaluations: list[Evaluation] = []
@@ -39,6 +45,7 @@ class Recorder:
         self.time_s = 0.0
         self.committed_at_s = 0.0
         """When the latest contribution entered the log: the modelled time of a run that has ended."""
+        self.meter: Callable[[], Mapping[str, int]] = dict
         self._recent: list[float] = [0.0, 0.0]
         self._metrics = metrics
 
@@ -66,6 +73,7 @@ class Recorder:
             accuracy=values["accuracy"],
             loss=values["loss"],
             staleness_mean_versions=total / count if count else 0.0,
+            bytes=dict(sorted(self.meter().items())),
         )
         self.evaluations.append(point)
         if self._metrics is not None:

@@ -126,6 +126,10 @@ class Simulation:
         """What each agent has counted, summed over its lives."""
         return {name: node.counts() for name, node in self._nodes.items()}
 
+    def bytes_sent(self) -> dict[str, int]:
+        """Bytes sent until now by kind of payload, see ``codec.bytes_by_kind``."""
+        return self._tally.bytes_sent()
+
     # -- set-up -------------------------------------------------------------------------------------------
 
     def add(

@@ -70,6 +70,10 @@ class Tally:
         for what, number in bytes_by_kind(message, payload_bytes).items():
             self._bytes[what] = self._bytes.get(what, 0) + number
 
+    def bytes_sent(self) -> dict[str, int]:
+        """By kind, until now."""
+        return dict(self._bytes)
+
     def outcome(self, fates: dict[str, int], **others: Any) -> SimulationOutcome:
         """All that was counted, with the network's ``fates`` and what the host knows."""
         counts = self.counts | fates

@@ -45,6 +45,10 @@ def test_the_run_folder_is_complete(run: Path) -> None:
     curve = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert curve[0]["client_steps"] == 0 and curve[-1]["client_steps"] == 200
     assert curve[-1]["accuracy"] == summary["accuracy_final"]
+    for kind, number in summary["bytes"].items():
+        grown = [point["bytes"].get(kind, 0) for point in curve]
+        assert grown == sorted(grown) and grown[-1] <= number
+    assert sum(curve[-1]["bytes"].values()) > 0.9 * sum(summary["bytes"].values())
 
 
 def test_its_log_replays_to_the_same_digest(run: Path) -> None:
