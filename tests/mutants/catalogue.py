@@ -1,0 +1,258 @@
+"""Planted bugs: each is one that somebody might really make, and each must be killed by the tests named beside it.
+
+A mutant is a piece of the package's text and what to put in its place. The old text must occur exactly once, or the list has rotted
+(``test_mutants.py`` checks that at every run of the suite; ``run.py`` plants the bugs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """``file`` is relative to the package, ``tests`` to the tests' folder."""
+
+    name: str
+    why: str
+    """The rule that it breaks, in a sentence."""
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        name="no_dedupe_at_the_aggregator",
+        why="A repeated contribution must change nothing; here it is admitted again.",
+        file="agents/aggregator.py",
+        old="        elif step.number in member.answers:\n",
+        new="        elif member.answers.get(step.number, 0) is None:\n",
+        tests=("agents/test_aggregator.py",),
+    ),
+    Mutant(
+        name="acknowledged_before_it_is_durable",
+        why="Accepted must follow Persist; a crash between the two would lose an acknowledged step.",
+        file="agents/aggregator.py",
+        old="        self._effects.append(Persist(EntryCommitted(entry)))\n",
+        new="        for term in terms:\n"
+        "            self._send(term.step.client, Accepted(term.step, entry.version, self.log.head, self.over))\n"
+        "        self._effects.append(Persist(EntryCommitted(entry)))\n",
+        tests=("agents/test_machines.py::TestAggregatorAlone", "agents/test_machines.py::TestWholeSystem"),
+    ),
+    Mutant(
+        name="answers_not_rebuilt_after_a_restart",
+        why="A restarted aggregator must know what is in its log, or it takes a repeated contribution twice.",
+        file="agents/aggregator.py",
+        old="            self.log.restore(record.entry)\n",
+        new="            self.log.restore(record.entry)\n"
+        "            self._accepted_before += len(record.entry.terms)\n"
+        "            continue\n",
+        tests=("agents/test_aggregator.py", "agents/test_stories.py"),
+    ),
+    Mutant(
+        name="fencing_off",
+        why="Only the latest incarnation counts; here a former life's steps are admitted under the names of the new one.",
+        file="agents/membership.py",
+        old="        return member if member is not None and member.incarnation == incarnation else None\n",
+        new="        return member\n",
+        tests=("agents/test_aggregator.py", "agents/test_membership.py"),
+    ),
+    Mutant(
+        name="old_boots_may_rejoin",
+        why="A late Join of an earlier boot must not fence off the later one.",
+        file="agents/membership.py",
+        old="        if member is not None and join.boot < member.boot:\n",
+        new="        if False:\n",
+        tests=("agents/test_aggregator.py", "agents/test_membership.py"),
+    ),
+    Mutant(
+        name="staleness_sign",
+        why="Staleness is the head minus the base version, not the reverse.",
+        file="agents/aggregator.py",
+        old="        staleness = self.log.head - message.base_version\n",
+        new="        staleness = message.base_version - self.log.head\n",
+        tests=("agents/test_aggregator.py",),
+    ),
+    Mutant(
+        name="stale_weigh_more",
+        why="A weight never grows with staleness; here the exponent has lost its sign.",
+        file="agents/staleness.py",
+        old="** -settings.exponent",
+        new="** settings.exponent",
+        tests=("agents/test_staleness.py",),
+    ),
+    Mutant(
+        name="base_version_of_the_future",
+        why="A contribution computed at a version that does not exist is malformed.",
+        file="agents/aggregator.py",
+        old="        if contribution.staleness < 0 or ",
+        new="        if ",
+        tests=("agents/test_aggregator.py",),
+    ),
+    Mutant(
+        name="deadline_dropped",
+        why="A buffer that does not fill must be committed at its deadline, or dropouts stall the system.",
+        file="agents/aggregator.py",
+        old="        elif len(self._buffer) == 1:\n",
+        new="        elif len(self._buffer) == -1:\n",
+        tests=("agents/test_aggregator.py", "agents/test_machines.py::TestWholeSystem"),
+    ),
+    Mutant(
+        name="entry_in_order_of_arrival",
+        why="An entry must not depend on the order in which its contributions arrived.",
+        file="agents/update_buffer.py",
+        old="        ordered = sorted(self._contributions.values(), key=lambda contribution: contribution.step)\n",
+        new="        ordered = list(self._contributions.values())\n",
+        tests=("agents/test_update_buffer.py",),
+    ),
+    Mutant(
+        name="divided_by_k_twice",
+        why="The mean over the buffer divides by K once (the published code does it twice, and AdamW hides it).",
+        file="scaling.py",
+        old="    divisor = contributions * probes\n",
+        new="    divisor = contributions * contributions * probes\n",
+        tests=("agents/test_update_buffer.py", "ground/test_scaling.py"),
+    ),
+    Mutant(
+        name="not_divided_by_p",
+        why="The estimate is the mean over the probes, not their sum.",
+        file="scaling.py",
+        old="    divisor = contributions * probes\n",
+        new="    divisor = contributions\n",
+        tests=("agents/test_update_buffer.py", "ground/test_scaling.py"),
+    ),
+    Mutant(
+        name="entry_replayed_within_a_step",
+        why="No entry between anchor and projection: the two-point estimate would be biased.",
+        file="agents/edge_client.py",
+        old="        if self._busy or self._phase is not Phase.RESTING:\n            return\n",
+        new="        if not self._busy and self._phase is Phase.AWAITING_DUAL and (early := self._follower.job()):\n"
+        "            self._run(early)\n"
+        "        if self._busy or self._phase is not Phase.RESTING:\n            return\n",
+        tests=("agents/test_edge_client.py",),
+    ),
+    Mutant(
+        name="window_outrun",
+        why="A client must not run so far ahead that the answer it waits for is forgotten.",
+        file="agents/edge_client.py",
+        old="        return self._number + 1 - oldest >= ANSWERS_REMEMBERED_MIN\n",
+        new="        return self._number + 1 - oldest < 0\n",
+        tests=("agents/test_edge_client.py",),
+    ),
+    Mutant(
+        name="gap_not_seen",
+        why="A page that begins beyond what was offered leaves a gap: it must be left alone.",
+        file="agents/update_log.py",
+        old="        if page.from_version > self._offered:\n",
+        new="        if page.from_version < 0:\n",
+        tests=("agents/test_update_log.py", "agents/test_edge_client.py"),
+    ),
+    Mutant(
+        name="gap_accepted",
+        why="Entries follow one another without a gap and continue the hash chain; here the next higher one is taken as it is.",
+        file="agents/update_log.py",
+        old="            check_follows(entry, self._offered, self._chain)\n",
+        new="            assert entry.version > self._offered\n",
+        tests=("agents/test_update_log.py",),
+    ),
+    Mutant(
+        name="snapshot_without_its_chain",
+        why="What follows a snapshot must continue the chain at the snapshot, not the one before it.",
+        file="agents/update_log.py",
+        old="        self._pending, self._offered, self._chain = snapshot, snapshot.version, snapshot.chain\n",
+        new="        self._pending, self._offered = snapshot, snapshot.version\n",
+        tests=("agents/test_update_log.py", "agents/test_stories.py"),
+    ),
+    Mutant(
+        name="split_brain_unseen",
+        why="Parameters that differ from the aggregator's must stop the follower.",
+        file="agents/update_log.py",
+        old="        if page.digest != mine.digest:\n",
+        new="        if len(page.digest) != len(mine.digest):\n",
+        tests=("agents/test_update_log.py",),
+    ),
+    Mutant(
+        name="snapshots_starve",
+        why="A snapshot that is due goes first, or a busy log keeps its entries without bound.",
+        file="agents/own_half.py",
+        old="        if self.version - self.snapshot_version >= self._settings.snapshot_every_versions:\n",
+        new="        if self.version == head and self.version - self.snapshot_version >= self._settings.snapshot_every_versions:\n",
+        tests=("agents/test_aggregator.py",),
+    ),
+    Mutant(
+        name="server_trains_a_repetition",
+        why="A client step trains the server half at most once, whatever the network repeats.",
+        file="agents/split_server.py",
+        old="(step.incarnation, step.number) <= self._newest_step",
+        new="(step.incarnation, step.number) < self._newest_step",
+        tests=("agents/test_split_server.py",),
+    ),
+    Mutant(
+        name="remembered_dual_forgotten",
+        why="A repetition gets the dual that was computed first, or a lost answer costs the step.",
+        file="agents/split_server.py",
+        old="        elif remembered.answer is not None:\n            self._send(sender, remembered.answer)\n",
+        new="",
+        tests=("agents/test_split_server.py", "agents/test_stories.py"),
+    ),
+    Mutant(
+        name="fresh_duals_overfill_the_queue",
+        why="Whatever joins the server's queue keeps its bound.",
+        file="agents/split_server.py",
+        old="        if self._full(smashed):\n            remembered.requested",
+        new="        if smashed is None:\n            remembered.requested",
+        tests=("agents/test_split_server.py",),
+    ),
+    Mutant(
+        name="nan_in_scalars_passes_the_codec",
+        why="A number that is not finite is refused at the door.",
+        file="codec/soundness.py",
+        old="    if not all(map(isfinite, message.projected_gradients)):\n",
+        new="    if not message.projected_gradients and isfinite(0.0) is False:\n",
+        tests=("ground/test_codec.py",),
+    ),
+    Mutant(
+        name="nan_in_tensors_passes_the_codec",
+        why="One activation that is not finite poisons both halves.",
+        file="codec/soundness.py",
+        old="    if not finite.all():\n",
+        new="    if finite.size and not finite.any():\n",
+        tests=("ground/test_codec.py",),
+    ),
+    Mutant(
+        name="residue_after_a_probe",
+        why="Adding mu u and subtracting it again leaves about half of all float32 parameters changed.",
+        file="learning/zeroth_order.py",
+        old="direction_key(self._run_key, step, probe), self._mu, out=self._scratch)\n",
+        new="(key := direction_key(self._run_key, step, probe)), self._mu)\n"
+        "            np.copyto(self._scratch, theta)\n"
+        "            self._perturber.add_scaled_direction(theta, key, -self._mu)\n",
+        tests=("learning/test_zeroth_order.py",),
+    ),
+    Mutant(
+        name="direction_without_incarnation",
+        why="A restarted client counts its steps anew; its directions must be new ones.",
+        file="learning/randomness.py",
+        old="    return _STEP_HEAD.pack(len(client), step.incarnation, step.number) + client\n",
+        new="    return _STEP_HEAD.pack(len(client), 1, step.number) + client\n",
+        tests=("learning/test_perturbation.py",),
+    ),
+    Mutant(
+        name="replay_adds",
+        why="An update lowers the surrogate: coefficients are subtracted.",
+        file="learning/zeroth_order.py",
+        old="direction_key(run_key, term.step, probe), -coefficient)",
+        new="direction_key(run_key, term.step, probe), coefficient)",
+        tests=("learning/test_zeroth_order.py",),
+    ),
+    Mutant(
+        name="replaced_timer_fires",
+        why="Setting a timer replaces the timer of that name; the old one must not fire any more.",
+        file="simulation/host.py",
+        old="        replaced = timers.pop(effect.name, None)\n        if replaced is not None:\n",
+        new="        replaced = timers.pop(effect.name, None)\n        if replaced is not None and effect.delay_s is None:\n",
+        tests=("simulation/test_simulation_host.py",),
+    ),
+)
