@@ -19,6 +19,7 @@ from hypothesis.strategies import SearchStrategy
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.scenario import Expectations, Scenario, find_problems, load_scenario, schema, to_toml
+from hosfl_async.scenario.inheritance import read_tables
 from hosfl_async.scenario.problems import key_lines
 from hosfl_async.scenario.schema import SHARED
 from hosfl_async.simulation.settings import FleetGroup
@@ -233,6 +234,89 @@ def test_key_lines_count_arrays_and_dotted_keys() -> None:
     assert lines["f", 1] == 6
     assert lines["f", 1, "g", "z"] == 8
     assert lines["f", 1, "h", 0] == 9
+
+
+# -- inheritance ----------------------------------------------------------------------------------------
+
+PARENT = 'name = "parent"\nseed = 3\n[shared]\nprobes = 4\nretry = { first_s = 2, max_s = 9 }\n[[fleet]]\ncount = 3\n[[fleet]]\ncount = 2\n'
+
+
+def test_a_child_merges_tables_and_replaces_arrays(write) -> None:
+    write(PARENT, "parent.toml")
+    scenario = load_scenario(
+        write('extends = "parent.toml"\nname = "child"\n[shared.retry]\nmax_s = 30\n[[fleet]]\ncount = 7\n', "child.toml")
+    )
+    assert (scenario.name, scenario.seed, scenario.clients, scenario.shared.probes) == ("child", 3, 7, 4)
+    assert (scenario.shared.retry.first_s, scenario.shared.retry.max_s) == (2, 30)
+
+
+def test_paths_are_seen_from_the_file_that_extends(write, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    write(PARENT, "parent.toml")
+    write('extends = "../parent.toml"\nseed = 4\n', "deep/middle.toml")
+    scenario = load_scenario(write('extends = "deep/middle.toml"\nname = "child"\n', "child.toml"))
+    assert (scenario.name, scenario.seed, scenario.clients) == ("child", 4, 5)
+
+
+def test_a_mistake_is_shown_in_the_file_that_makes_it(write, tmp_path: Path) -> None:
+    write(PARENT.replace("max_s = 9", "max_s = -9").replace("count = 2", "cuont = 2"), "parent.toml")
+    path = write('extends = "parent.toml"\n[shared]\nretry = { attempts_max = 0 }\nprobes = -1\n', "child.toml")
+    told = "\n".join(map(str, find_problems(path)))
+    assert f"{tmp_path}/parent.toml:9: fleet[1].cuont" in told
+    assert f"{tmp_path}/parent.toml:5: shared.retry.max_s" in told
+    assert f"{tmp_path}/child.toml:3: shared.retry.attempts_max" in told
+    assert f"{tmp_path}/child.toml:4: shared.probes" in told
+    shortened = write('extends = "parent.toml"\n[[fleet]]\ncount = 1\n', "shortened.toml")
+    assert "cuont" not in "\n".join(map(str, find_problems(shortened)))
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    {
+        'extends = "a.toml"\n': "a.toml:1: extends: goes round in a circle; found a.toml -> a.toml",
+        'extends = "b.toml"\n': "b.toml:2: extends: goes round in a circle; found a.toml -> b.toml -> a.toml",
+        'extends = "none.toml"\n': "none.toml: no such file; a.toml extends it",
+        "extends = 3\n": "a.toml:1: extends: not allowed; expected the path of a scenario file, seen from this one; found 3",
+        'extends = "\\u0000"\n': "a.toml:1: extends: not allowed",
+        'extends = "c.toml"\n': "c.toml:1:5: not TOML",
+        'extends = "d0.toml"\n': "too long a line of files; expected at most 16",
+    }.items(),
+)
+def test_wrong_inheritance_is_explained(write, text: str, part: str) -> None:
+    write('\nextends = "a.toml"\n', "b.toml")
+    write("x = =", "c.toml")
+    for number in range(20):
+        write(f'extends = "d{number + 1}.toml"\n', f"d{number}.toml")
+    [problem] = find_problems(write(text + SMALL))
+    assert part in str(problem)
+
+
+def trees(numbers: SearchStrategy[int]) -> SearchStrategy[dict[str, Any]]:
+    keys = st.sampled_from("abc")
+    return st.dictionaries(keys, st.recursive(numbers, lambda inner: st.dictionaries(keys, inner, max_size=3)), max_size=3)
+
+
+@given(trees(st.integers(-9, -1)), trees(st.integers(1, 9)))
+def test_merging_is_a_deep_update(tmp_path_factory: pytest.TempPathFactory, older: dict[str, Any], newer: dict[str, Any]) -> None:
+    def updated(old: Any, new: Any) -> Any:
+        both = isinstance(old, dict) and isinstance(new, dict)
+        return old | {key: updated(old.get(key), value) for key, value in new.items()} if both else new
+
+    def toml(value: Any) -> str:
+        return "{" + ", ".join(f"{key} = {toml(inner)}" for key, inner in value.items()) + "}" if isinstance(value, dict) else str(value)
+
+    def check_places(value: Any, path: tuple[str, ...]) -> None:
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            check_places(inner, (*path, key))
+        if isinstance(value, int):
+            assert source.where(path).startswith(str(folder / ("newer.toml" if value > 0 else "older.toml")))
+
+    folder = tmp_path_factory.getbasetemp()
+    for name, tree, first in (("older", older, ""), ("newer", newer, 'extends = "older.toml"\n')):
+        (folder / f"{name}.toml").write_text(first + "".join(f"{key} = {toml(value)}\n" for key, value in tree.items()))
+    merged, _, source = read_tables(folder / "newer.toml")
+    assert merged == updated(older, newer)
+    check_places(merged, ())
 
 
 # -- what is written ------------------------------------------------------------------------------------

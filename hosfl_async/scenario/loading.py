@@ -20,13 +20,11 @@ from pydantic import ValidationError
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.scenario.consistency import contradictions
-from hosfl_async.scenario.problems import Path, Source, dotted, explain, found, key_lines
+from hosfl_async.scenario.inheritance import DEPTH_MAX, Tables, read_tables
+from hosfl_async.scenario.problems import Path, Source, dotted, explain, found
 from hosfl_async.scenario.schema import SHARED, Scenario, adapter, fixed_by_method
 
-Tables = dict[str, Any]
 _OVERRIDE = re.compile(r"[\w-]+(\[\d+\])*(\.[\w-]+(\[\d+\])*)*", re.ASCII)
-_DEPTH_MAX = 8
-"""Keys on the way to a value; twice as deep as the schema goes."""
 
 
 def load_scenario(path: str | FilePath, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
@@ -50,9 +48,7 @@ def find_problems(path: str | FilePath, overrides: Sequence[str] = (), seed: int
 
 def _load(path: str | FilePath, overrides: Sequence[str], seed: int | None) -> tuple[Scenario | None, list[SettingsError]]:
     try:
-        text = _read(FilePath(path))
-        tables = _parse(str(path), text)
-        source = Source(str(path), key_lines(text))
+        tables, _, source = read_tables(path)
         for override in overrides if seed is None else [*overrides, f"seed={seed}"]:
             source.overridden.add(_override(tables, override))
     except SettingsError as problem:
@@ -65,29 +61,6 @@ def _load(path: str | FilePath, overrides: Sequence[str], seed: int | None) -> t
     except ValidationError as error:
         return None, problems + explain(error, source)
     return scenario, [*problems, *contradictions(scenario, source)]
-
-
-def _read(path: FilePath) -> str:
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise SettingsError(str(path), "not UTF-8", found=f"byte 0x{error.object[error.start]:02x} at offset {error.start}") from None
-    except FileNotFoundError:
-        raise SettingsError(str(path), "no such file", mend="scenarios/ holds examples") from None
-    except OSError as error:
-        raise SettingsError(str(path), f"cannot be read: {error.strerror}") from None
-
-
-def _parse(file: str, text: str) -> Tables:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        problem, _, place = str(error).partition(" (at ")
-        numbers = re.findall(r"\d+", place)
-        where = ":".join([file, *numbers]) if numbers else file
-        raise SettingsError(where, f"not TOML: {problem}" + (" at the end of the file" if place.startswith("end") else "")) from None
-    except RecursionError:
-        raise SettingsError(file, "not TOML: nested too deeply") from None
 
 
 def _override(tables: Tables, override: str) -> Path:
@@ -158,7 +131,7 @@ def _misplaced(tables: Tables, source: Source) -> Iterator[SettingsError]:
 
 def _odd_values(value: Any, path: Path, source: Source) -> Iterator[SettingsError]:
     """What TOML can say and a scenario cannot: numbers that are not finite, dates and times, tables without end."""
-    if len(path) > _DEPTH_MAX:
+    if len(path) > DEPTH_MAX:
         yield source.problem(path, "nested too deeply")
     elif isinstance(value, dict):
         for key, inner in value.items():

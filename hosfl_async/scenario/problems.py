@@ -61,19 +61,18 @@ def key_lines(text: str) -> dict[Path, int]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the values of a scenario come from: a file, and the overrides on the command line."""
+    """Where the values of a scenario come from: a file and those it extends (``places``: ``FILE:LINE``), and the command line."""
 
     file: str
-    lines: dict[Path, int]
+    places: dict[Path, str]
     overridden: set[Path] = field(default_factory=set)
 
     def where(self, path: Path) -> str:
         """``scenarios/a.toml:12: fleet[0].count``, or ``--set fleet[0].count``."""
         if any(path[:end] in self.overridden for end in range(1, len(path) + 1)):
             return f"--set {dotted(path)}"
-        known = (self.lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.lines)
-        line = next(known, None)
-        return f"{self.file}:{line}: {dotted(path)}" if line else f"{self.file}: {dotted(path)}"
+        known = (self.places[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.places)
+        return f"{next(known, self.file)}: {dotted(path)}"
 
     def problem(self, path: Path, problem: str, **details: str) -> SettingsError:
         return SettingsError(self.where(path), problem, **details)
