@@ -76,6 +76,16 @@ def test_clients_are_numbered_through_the_groups(write) -> None:
     assert [group.speed_factor for _, group in devices] == [1, 1, 1, 10, 10]
 
 
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=12))
+def test_shares_of_the_fleet_lose_nobody(tmp_path_factory: pytest.TempPathFactory, counts: list[int]) -> None:
+    path, size = tmp_path_factory.getbasetemp() / "shares.toml", sum(counts)
+    path.write_text(f'name = "shares"\nfleet_size = {size}\n' + "".join(f"[[fleet]]\nshare = {count / size!r}\n" for count in counts))
+    scenario = load_scenario(path, ["aggregator.buffer_contributions=1"])
+    assert [group.count for group in scenario.fleet] == counts
+    path.write_text(to_toml(scenario))
+    assert load_scenario(path) == scenario
+
+
 def test_overrides_and_seed_come_first(write) -> None:
     path = write(SMALL)
     scenario = load_scenario(
@@ -151,6 +161,28 @@ WRONG = {
     "a fleet too large": (SMALL + "[aggregator]\nclients_max = 4\n", [":5: aggregator.clients_max", "at least 5"]),
     "a retry that shrinks": (SMALL + "[shared.retry]\nfirst_s = 9\nmax_s = 8\n", [":6: shared.retry.max_s", "at least 9"]),
     "a frame that does not pass": (SMALL + "[codec]\nframe_bytes_max = 1_000_000\n", [": broker.payload_bytes_max", "1000000"]),
+    "a list of speeds without values": (
+        SMALL + 'speed = { distribution = "list" }\n',
+        [":4: fleet[0].speed.values", "at least one factor"],
+    ),
+    "speeds between nothing": (
+        SMALL + "speed = { factor_min = 3.0, factor_max = 2.0 }\n",
+        [":4: fleet[0].speed.factor_max", "at least 3", "found 2"],
+    ),
+    "a profile beside a reference device of no time": (
+        SMALL + 'device = "phone_low"\n[compute]\nforward_s = 0\n',
+        [":6: compute.forward_s", "above 0"],
+    ),
+    "an unknown device": (SMALL + 'device = "toaster"\n', [":4: fleet[0].device", "'laptop'", "toaster"]),
+    "a share of nothing": ('name = "a"\n[[fleet]]\nshare = 0.5\ncount = 9\n', [":3: fleet[0].share", "no device of 0"]),
+    "a share beside another count": (
+        'name = "a"\nfleet_size = 10\n[[fleet]]\nshare = 0.5\ncount = 4\n[[fleet]]\ncount = 6\n',
+        [":5: fleet[0].count", "expected 5", "found 4", "leave it out"],
+    ),
+    "shares that do not add up": (
+        'name = "a"\nfleet_size = 10\n[[fleet]]\nshare = 0.5\n[[fleet]]\nshare = 0.4\n',
+        [":2: fleet_size", "expected 9", "found 10"],
+    ),
     "an outage of nobody": (
         SMALL + '[[outages]]\nagent = "client-6"\nat_s = 1\nabsence_s = 1\n',
         [":5: outages[0].agent", "client-1 to client-5", "found client-6"],
@@ -352,6 +384,11 @@ def values_of(hint: Any, *bounds: Any) -> SearchStrategy[Any]:
     return st.sampled_from(get_args(hint))
 
 
+def consistent_group(group: FleetGroup) -> FleetGroup:
+    speed = replace(group.speed, distribution="fixed", factor_min=1.0, factor_max=2.0)
+    return replace(group, share=0.0, speed=speed)
+
+
 def scenarios() -> SearchStrategy[Scenario]:
     """Scenarios that the schema allows, made consistent with the least change."""
 
@@ -361,10 +398,20 @@ def scenarios() -> SearchStrategy[Scenario]:
         )
         aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9)
         outages = tuple(replace(outage, agent="client-1") for outage in scenario.outages)
+        fleet = tuple(map(consistent_group, scenario.fleet))
         fitting = replace(scenario.broker, payload_bytes_max=320 * 1024)
         codec = replace(scenario.codec, frame_bytes_max=4096)
         changed = replace(
-            scenario, name="any", method="hosfl_async", shared=shared, aggregator=aggregator, outages=outages, broker=fitting, codec=codec
+            scenario,
+            name="any",
+            method="hosfl_async",
+            fleet=fleet,
+            compute=replace(scenario.compute, forward_s=1.0),
+            shared=shared,
+            aggregator=aggregator,
+            outages=outages,
+            broker=fitting,
+            codec=codec,
         )
         return changed.agree()
 

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 
 from hosfl_async.agents import Aggregator, EdgeClient, SplitServer
+from hosfl_async.errors import SettingsError
 from hosfl_async.learning.build import LearnerFactory
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner
 from hosfl_async.messages import AggregatorInbox, EdgeClientInbox, SplitServerInbox
 from hosfl_async.scenario import Scenario
+from hosfl_async.simulation.devices import flops_per_s_of, memory_bytes_of
 
 INBOXES: dict[str, Any] = {"client": EdgeClientInbox, "server": SplitServerInbox, "aggregator": AggregatorInbox}
 
@@ -36,6 +38,26 @@ class Parts:
         return LearnerFactory(
             scenario.task, scenario.zeroth_order, scenario.first_order, seed=scenario.seed, clients=names, shared=self.shared
         )
+
+    @cached_property
+    def forward_flops(self) -> float:
+        """Counted operations of a client's forward pass, if a group of the fleet wants to know; else 0.
+
+        Raises ``SettingsError`` for a group whose devices have less memory than a step needs.
+        """
+        fleet = self.scenario.fleet
+        if not any(flops_per_s_of(group) or memory_bytes_of(group) for group in fleet):
+            return 0.0
+        cost = self.learners.step_cost(self.scenario.shared.probes)
+        for index, group in enumerate(fleet):
+            if 0 < memory_bytes_of(group) < cost.peak_bytes:
+                raise SettingsError(
+                    f"fleet[{index}]",
+                    "a step of the client half does not fit into the device",
+                    expected=f"memory_bytes of at least {cost.peak_bytes:,}",
+                    found=f"{memory_bytes_of(group):,.0f} ({group.device})",
+                )
+        return float(cost.forward_flops)
 
     def client(self, name: str) -> EdgeClient:
         return EdgeClient(self.scenario.client, name)

@@ -100,7 +100,9 @@ def _hosts(scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: Jo
     common: dict[str, Any] = {
         "boot": boot,
         "clock": WallClock(scenario.live.time_scale),
-        "pace": ModelledPace(Devices(scenario.compute, scenario.seed), Network(scenario.network, scenario.seed), devices),
+        "pace": ModelledPace(
+            Devices(scenario.compute, scenario.seed, parts.forward_flops), Network(scenario.network, scenario.seed), devices
+        ),
         "settings": scenario.live,
         "trace": files.trace,
         "on_record": recorder.note,

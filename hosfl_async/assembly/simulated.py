@@ -21,6 +21,7 @@ def build_simulation(scenario: Scenario, parts: Parts, recorder: Recorder, files
     simulation = Simulation(
         seed=scenario.seed,
         compute=scenario.compute,
+        forward_flops=parts.forward_flops,
         network=scenario.network,
         outages=scenario.outages,
         settings=scenario.simulation,

@@ -13,6 +13,7 @@ import torch
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.data import BatchSampler, Indices, load_dataset, partition
 from hosfl_async.learning.first_order import ServerTrainer
+from hosfl_async.learning.flops import StepCost, step_cost
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner, Workbench
 from hosfl_async.learning.randomness import named_key
 from hosfl_async.learning.settings import FirstOrderSettings, TaskSettings, ZerothOrderSettings
@@ -72,6 +73,10 @@ class LearnerFactory:
     def aggregator(self) -> AggregatorLearner:
         """The aggregator's learner, at version 0."""
         return AggregatorLearner(self._shared[0] if self._shared else self._new_store(self._new_model()))
+
+    def step_cost(self, probes: int) -> StepCost:
+        """Counted operations and modelled memory of one client step."""
+        return step_cost(self._new_model(), self.task.batch_size, probes)
 
     def shard(self, name: str) -> Indices:
         """Positions of a client's own training samples."""

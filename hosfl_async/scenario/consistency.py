@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
+from hosfl_async.scenario.fleets import fleet_contradictions
 from hosfl_async.scenario.problems import Source
 from hosfl_async.scenario.schema import Scenario
 
@@ -19,6 +20,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     yield from _buffer(scenario, source)
     yield from _bounds(scenario, source)
     yield from _outages(scenario, source)
+    yield from fleet_contradictions(scenario, source)
 
 
 def _probes(scenario: Scenario, source: Source) -> Iterator[SettingsError]:

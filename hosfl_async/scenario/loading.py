@@ -23,6 +23,7 @@ from hosfl_async.scenario.consistency import contradictions
 from hosfl_async.scenario.inheritance import DEPTH_MAX, Tables, read_tables
 from hosfl_async.scenario.problems import Path, Source, dotted, explain, found
 from hosfl_async.scenario.schema import SHARED, Scenario, adapter, fixed_by_method
+from hosfl_async.scenario.shares import count_shares
 
 _OVERRIDE = re.compile(r"[\w-]+(\[\d+\])*(\.[\w-]+(\[\d+\])*)*", re.ASCII)
 
@@ -53,7 +54,7 @@ def _load(path: str | FilePath, overrides: Sequence[str], seed: int | None) -> t
             source.overridden.add(_override(tables, override))
     except SettingsError as problem:
         return None, [problem]
-    problems = [*_fix_by_method(tables, source), *_misplaced(tables, source)]
+    problems = [*count_shares(tables, source), *_fix_by_method(tables, source), *_misplaced(tables, source)]
     if odd := [*_odd_values(tables, (), source)]:
         return None, problems + odd
     try:

@@ -94,6 +94,8 @@ class Scenario:
     first_order: FirstOrderSettings = field(default_factory=FirstOrderSettings)
     fleet: Annotated[tuple[FleetGroup, ...], MinLen(1)]
     """Groups of client devices; the clients are numbered through all groups from client-1 on."""
+    fleet_size: Annotated[int, Ge(0), Le(1_000_000)] = 0
+    """Devices in all, of which the groups take their ``share``. 0: every group has a count."""
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     outages: tuple[Outage, ...] = ()

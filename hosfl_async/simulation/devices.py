@@ -3,6 +3,10 @@
 Work is counted in units that a reader can check: a forward pass of the client half, a term of a log entry, a training step of
 the server. What a real system would not do, or would do beside the work, takes no time: evaluation, snapshots, the services' own
 following of the log, and the golden proof at joining.
+
+A device is slower than the reference device of ``[compute]`` by one factor, the product of three: its profile's (counted operations of
+a forward pass by operations per second, by ``forward_s``), its group's, and its own, drawn once from the seed. All its jobs are slower
+by it.
 """
 
 from __future__ import annotations
@@ -11,9 +15,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hosfl_async import jobs
-from hosfl_async.simulation.draws import log_normal, stream_key
+from hosfl_async.errors import SettingsError
+from hosfl_async.simulation.draws import exponential, log_normal, pareto, stream_key, uniform
 from hosfl_async.simulation.network import Link, Network
-from hosfl_async.simulation.settings import ComputeSettings, FleetGroup
+from hosfl_async.simulation.profiles import DEVICES
+from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, SpeedSettings
 
 DUAL_SHARE = 2 / 3
 """Of a training step's time: the backward pass costs two forwards, and the half of it that reaches weights is not needed."""
@@ -40,18 +46,59 @@ class Device:
 
 
 class Devices:
-    """Makes the devices of a scenario, one per agent."""
+    """Makes the devices of a scenario, one per agent.
 
-    def __init__(self, compute: ComputeSettings, seed: int) -> None:
-        self._seed = seed
+    ``forward_flops``: counted operations of one forward pass of the client half over one batch; 0 if nobody counted.
+    """
+
+    def __init__(self, compute: ComputeSettings, seed: int, forward_flops: float = 0.0) -> None:
+        self._seed, self._compute, self._forward_flops = seed, compute, forward_flops
         self._client_work = _client_work(compute)
         self._service_work = _service_work(compute)
 
     def client(self, name: str, group: FleetGroup) -> Device:
-        return Device(self._client_work, stream_key(self._seed, "device", name), group.speed_factor, group.jitter_sigma)
+        """Raises ``SettingsError`` for a group with operations per second where none were counted."""
+        factor = group.speed_factor * self._profile_factor(group)
+        if group.speed.distribution != "fixed":
+            factor *= own_factor(group.speed, stream_key(self._seed, "speed", name))
+        return Device(self._client_work, stream_key(self._seed, "device", name), factor, group.jitter_sigma)
+
+    def _profile_factor(self, group: FleetGroup) -> float:
+        flops_per_s = flops_per_s_of(group)
+        if not flops_per_s:
+            return 1.0
+        if not self._forward_flops or not self._compute.forward_s:
+            raise SettingsError("fleet.flops_per_s", "there are no counted operations, or compute.forward_s is 0: no speed follows")
+        return self._forward_flops / flops_per_s / self._compute.forward_s
 
     def service(self, name: str) -> Device:
         return Device(self._service_work, stream_key(self._seed, "device", name), 1.0, 0.0)
+
+
+def flops_per_s_of(group: FleetGroup) -> float:
+    """The group's own figure or its profile's; 0 for the reference device."""
+    return group.flops_per_s or DEVICES[group.device].flops_per_s
+
+
+def memory_bytes_of(group: FleetGroup) -> float:
+    """The group's own figure or its profile's; 0: no limit."""
+    return group.memory_bytes or DEVICES[group.device].memory_bytes
+
+
+def own_factor(speed: SpeedSettings, key: int) -> float:
+    """How many times slower this one device is than its group."""
+    match speed.distribution:
+        case "lognormal":
+            factor = log_normal(key, 0, speed.sigma)
+        case "pareto":
+            factor = pareto(key, 0, speed.shape)
+        case "exponential":
+            factor = exponential(key, 0, 1.0)
+        case "list":
+            factor = speed.values[int(uniform(key, 0) * len(speed.values))]
+        case _:
+            return 1.0
+    return min(max(factor, speed.factor_min), speed.factor_max)
 
 
 def _client_work(compute: ComputeSettings) -> Mapping[type, Callable[[Any], float]]:

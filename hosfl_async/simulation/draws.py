@@ -40,3 +40,8 @@ def exponential(key: int, index: int, mean: float) -> float:
 def log_normal(key: int, index: int, sigma: float) -> float:
     """Draw ``index`` of the stream: log-normal with median 1."""
     return exp(sigma * _NORMAL_QUANTILE(uniform(key, index)))
+
+
+def pareto(key: int, index: int, shape: float) -> float:
+    """Draw ``index`` of the stream: Pareto with least value 1 and this shape."""
+    return float(uniform(key, index) ** (-1 / shape))

@@ -43,6 +43,7 @@ class Simulation:
     ----------
     seed: the run is a pure function of it and of what is added.
     compute, network, outages: the modelled world.
+    forward_flops: counted operations of a client's forward pass, for groups whose speed is in operations per second.
     settings: bounds of the run.
     limits: bounds of the codec.
     trace: journal of everything that happens, or None.
@@ -56,6 +57,7 @@ class Simulation:
         *,
         seed: int,
         compute: ComputeSettings | None = None,
+        forward_flops: float = 0.0,
         network: NetworkSettings | None = None,
         outages: Sequence[Outage] = (),
         settings: SimulationSettings | None = None,
@@ -81,7 +83,7 @@ class Simulation:
         self._journal = Journal(self._settings.story_events_kept, trace)
         self._tally = Tally()
         self._counts = self._tally.counts
-        self._devices = Devices(compute or ComputeSettings(), seed)
+        self._devices = Devices(compute or ComputeSettings(), seed, forward_flops)
         network = network or NetworkSettings()
         self._network = Network(network, seed)
         self._traffic = Traffic(self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed)

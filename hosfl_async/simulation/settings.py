@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MaxLen
+
+from hosfl_async.simulation.profiles import DeviceName
 
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads these dataclasses when they stand in a scenario file."""
@@ -34,15 +36,44 @@ class DropoutSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedSettings:
+    """How the devices of a group differ from each other: a factor drawn once per device, times its ``speed_factor``."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    distribution: Literal["fixed", "lognormal", "pareto", "exponential", "list"] = "fixed"
+    """fixed: 1. lognormal: median 1. pareto: at least 1, heavy tail. exponential: mean 1. list: one of ``values``. Larger is slower."""
+    sigma: Annotated[float, Ge(0), Le(3)] = 0.5
+    """Of the logarithm; lognormal only."""
+    shape: Annotated[float, Gt(0)] = 2.0
+    """alpha of the Pareto distribution: the smaller, the heavier the tail."""
+    factor_min: Annotated[float, Gt(0)] = 0.01
+    """No factor is below this; an exponential one may come near zero."""
+    factor_max: Annotated[float, Gt(0)] = 10_000.0
+    """No factor is above this."""
+    values: Annotated[tuple[Annotated[float, Gt(0)], ...], MaxLen(10_000)] = ()
+    """Observed factors, each as likely as the next; list only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetGroup:
-    """Some client devices of one sort."""
+    """Some client devices of one sort. What the named profiles hold, and where it is from, is in docs/fleets.md."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
     count: Annotated[int, Ge(1), Le(1_000_000)] = 1
-    """How many devices."""
+    """How many devices. Left out where ``share`` says it."""
+    share: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Share of ``fleet_size``, instead of a count. 0: ``count`` holds."""
+    device: DeviceName = "reference"
+    """Device profile. reference: the device of ``[compute]``."""
+    flops_per_s: Annotated[float, Ge(0)] = 0.0
+    """Sustained operations per second, against the counted operations of the client half. 0: what the profile says."""
+    memory_bytes: Annotated[float, Ge(0)] = 0.0
+    """What a client may need; a run whose clients need more is refused. 0: what the profile says; the reference device has no limit."""
     speed_factor: Annotated[float, Gt(0)] = 1.0
-    """How many times slower than the reference device of ``[compute]``; 10 is ten times slower."""
+    """How many times slower than its profile; 10 is ten times slower."""
+    speed: SpeedSettings = field(default_factory=SpeedSettings)
     jitter_sigma: Annotated[float, Ge(0), Le(3)] = 0.0
     """Sigma of a log-normal factor (median 1) drawn anew for every job. 0: no jitter."""
     dropout: DropoutSettings = field(default_factory=DropoutSettings)

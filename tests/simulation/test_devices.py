@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hosfl_async import jobs
+from hosfl_async.errors import SettingsError
 from hosfl_async.messages import LogEntry, StepId, Tensor, Term
 from hosfl_async.simulation.devices import DUAL_SHARE, Device, Devices, ModelledPace
 from hosfl_async.simulation.network import Network
-from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings
+from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, SpeedSettings
 
 COMPUTE = ComputeSettings(forward_s=1.0, project_s=0.25, replay_term_s=0.125, backward_s=3.0)
 STEP = StepId("client-0", 1, 1)
@@ -63,6 +66,51 @@ def test_jitter_has_median_one_and_is_drawn_per_device_and_job() -> None:
     assert durations(client(sigma=0.3, name="client-1")) != drawn
     assert durations(client(sigma=0.3, seed=2)) != drawn
     assert durations(client(sigma=0.3, speed_factor=2.0)) == [2 * duration_s for duration_s in drawn]
+
+
+def test_a_profile_takes_the_counted_operations_by_its_speed_and_slows_every_job_alike() -> None:
+    devices = Devices(COMPUTE, 1, forward_flops=16e9)
+    pi = devices.client("client-0", FleetGroup(device="raspberry_pi_4"))  # 8e9 a second
+    assert pi.duration_s(jobs.Forward(STEP, 0)) == 2.0
+    assert pi.duration_s(jobs.Project(STEP, NOTHING)) == 0.5
+    own = devices.client("client-0", FleetGroup(device="raspberry_pi_4", flops_per_s=32e9, speed_factor=4.0))
+    assert own.duration_s(jobs.Probe(STEP, 3)) == 6.0
+    assert devices.client("client-0", FleetGroup()).duration_s(jobs.Forward(STEP, 0)) == 1.0
+
+
+def test_a_profile_without_counted_operations_is_refused() -> None:
+    with pytest.raises(SettingsError, match="no counted operations"):
+        Devices(COMPUTE, 1).client("client-0", FleetGroup(device="laptop"))
+
+
+@pytest.mark.parametrize(
+    ("speed", "median", "ninetieth"),
+    [
+        (SpeedSettings(distribution="lognormal", sigma=0.5), 1.0, 1.898),
+        (SpeedSettings(distribution="pareto", shape=2.0), 2**0.5, 10**0.5),
+        (SpeedSettings(distribution="exponential"), 0.6931, 2.3026),
+        (SpeedSettings(distribution="list", values=(1.0, 1.0, 1.0, 5.0)), 1.0, 5.0),
+        (SpeedSettings(), 1.0, 1.0),
+    ],
+    ids=lambda value: getattr(value, "distribution", ""),
+)
+def test_devices_of_a_group_differ_as_the_distribution_says(speed: SpeedSettings, median: float, ninetieth: float) -> None:
+    devices, group = Devices(COMPUTE, 1), FleetGroup(speed_factor=2.0, speed=speed)
+    drawn = [devices.client(f"client-{number}", group).duration_s(jobs.Forward(STEP, 0)) / 2 for number in range(4001)]
+    assert sorted(drawn)[2000] == pytest.approx(median, rel=0.06)
+    assert sorted(drawn)[3600] == pytest.approx(ninetieth, rel=0.06)
+    again = Devices(COMPUTE, 1).client("client-7", group)
+    assert [again.duration_s(jobs.Forward(STEP, 0)) for _ in range(2)] == [2 * drawn[7]] * 2
+
+
+@given(st.sampled_from(["lognormal", "pareto", "exponential"]), st.floats(0.1, 1.0), st.floats(1.0, 3.0), st.integers(0, 2**32))
+def test_no_device_is_outside_the_bounds(distribution: Any, low: float, high: float, seed: int) -> None:
+    speed = SpeedSettings(distribution=distribution, sigma=3.0, shape=0.1, factor_min=low, factor_max=high)
+    assert low <= client_of(speed, seed) <= high
+
+
+def client_of(speed: SpeedSettings, seed: int) -> float:
+    return Devices(COMPUTE, seed).client("client-0", FleetGroup(speed=speed)).duration_s(jobs.Forward(STEP, 0))
 
 
 def test_the_pace_of_the_live_host_is_that_of_the_same_devices_and_links() -> None:
