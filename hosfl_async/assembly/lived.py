@@ -111,7 +111,7 @@ def _hosts(scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: Jo
 
     def host(name: str, agent: Any, learner: Any, inbox: Any, station: Station, store: Any = None) -> LiveHost:
         transport = MqttTransport(url, station, scenario.broker)
-        return LiveHost(agent, learner, transport, inbox, worker, store=store, **common)
+        return LiveHost(agent, learner, transport, inbox, worker, store=store, lingers=name not in devices, **common)
 
     def station(name: str, **more: Any) -> Station:
         return Station(run=run, name=name, **more)

@@ -1,7 +1,8 @@
 """Many live hosts in one process: services first, then clients; all end together.
 
 Order matters at both ends. A client's first word is a ``Join``; spoken before the aggregator listens, it would be lost and cost the client
-a retry pause. And a client that never hears of the end (its broker is gone, its farewells are lost) must not keep the process alive.
+a retry pause. Services that linger stay until the clients are through, since the word that ends a client may be lost. And a client that
+never hears of the end must not keep the process alive.
 """
 
 from __future__ import annotations
@@ -41,22 +42,20 @@ async def run_fleet(services: Sequence[LiveHost], clients: Sequence[LiveHost]) -
 
     with _signals_caught(on_signal):
         async with asyncio.TaskGroup() as tasks:
-            serving = [tasks.create_task(live(host), name=f"live {host.agent.name}") for host in services]
+            for host in services:
+                tasks.create_task(live(host), name=f"live {host.agent.name}")
             for host in services:
                 await host.settled.wait()
             if not failures and not signals:
                 joining = [tasks.create_task(live(host), name=f"live {host.agent.name}") for host in clients]
-                await _all_done(serving, None)
-                await _all_done(joining, max((host.settings.stop_s for host in clients), default=0.0))
+                for host in services:
+                    await host.done.wait()
+                if joining:
+                    await asyncio.wait(joining, timeout=max(host.settings.stop_s for host in clients))
             stop_all()
     if failures:
         raise failures[0]
     return not signals
-
-
-async def _all_done(tasks: Sequence[asyncio.Task[None]], within_s: float | None) -> None:
-    if tasks:
-        await asyncio.wait(tasks, timeout=within_s)
 
 
 @contextlib.contextmanager

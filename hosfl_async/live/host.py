@@ -69,6 +69,7 @@ class LiveHost:
     store: keeps what the agent persists; an agent that persists without one is an ``AgentError``.
     clock, pace: modelled time and its durations; shared by the hosts of one process.
     trace: journal, or None. on_record: called with (modelled seconds, agent, record) for every ``Record``.
+    lingers: a service goes on answering when its agent has finished, until ``request_stop``, since its last word may be lost.
     validate: let the agent check its own invariants after every event (for tests).
     """
 
@@ -88,6 +89,7 @@ class LiveHost:
         limits: CodecLimits = DEFAULT_LIMITS,
         trace: TraceWriter | None = None,
         on_record: Callable[[float, str, Record], None] | None = None,
+        lingers: bool = False,
         validate: bool = False,
     ) -> None:
         self.agent, self.learner, self.transport = agent, learner, transport
@@ -96,7 +98,7 @@ class LiveHost:
         self._clock = clock or WallClock(self.settings.time_scale)
         self._pace = pace or RealPace()
         self._worker, self._boot, self._store = worker, boot, store
-        self._trace, self._on_record, self._validate = trace, on_record, validate
+        self._trace, self._on_record, self._validate, self._lingers = trace, on_record, validate, lingers
         self._decoder, self._limits = Decoder(inbox, limits), limits
         self._reassembler = Reassembler(limits)
         self._outgoing = Outgoing(transport, self.settings.sends_waiting_max, self.tally.counts)
@@ -112,6 +114,8 @@ class LiveHost:
         self._stopped = False
         self.settled = asyncio.Event()
         """Set once the transport is open and the agent started, or once it is known that this will not be."""
+        self.done = asyncio.Event()
+        """Set once the agent has finished, or the host has ended for another reason."""
         self._obey: dict[type, Callable[[Any], None]] = {
             Send: self._send,
             SetTimer: self._set_timer,
@@ -125,7 +129,7 @@ class LiveHost:
         self._over.set()
 
     async def run(self) -> None:
-        """Live until the agent is finished, ``request_stop``, or an error, which is raised plainly."""
+        """Live until the agent is finished (unless it lingers), ``request_stop``, or an error, which is raised plainly."""
         try:
             async with self.transport, asyncio.TaskGroup() as group:
                 self._group = group
@@ -143,6 +147,7 @@ class LiveHost:
         finally:
             self._end()
             self.settled.set()
+            self.done.set()
 
     def _start(self, what: str, work: Coroutine[Any, Any, None]) -> None:
         assert self._group is not None
@@ -182,7 +187,9 @@ class LiveHost:
                 self._obey[type(effect)](effect)
         except Exception as error:
             self._failure = error
-        if self._failure is not None or self.agent.finished:
+        if self.agent.finished:
+            self.done.set()
+        if self._failure is not None or (self.agent.finished and not self._lingers):
             self._over.set()
 
     def _decide(self, event: Event, now_s: float) -> list[Effect]:

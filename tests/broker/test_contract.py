@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
 from hosfl_async.broker.contract import MakeTransport, check_transport
-from hosfl_async.broker.embedded import embedded_broker, find_mosquitto
+from hosfl_async.broker.embedded import embedded_broker
 from hosfl_async.broker.memory import MemoryExchange
 from hosfl_async.broker.mqtt import MqttTransport
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.broker.transport import Station
 
-MOSQUITTO = pytest.mark.skipif(
-    find_mosquitto() is None and not os.environ.get("HOSFL_REQUIRE_MOSQUITTO"), reason="no mosquitto on PATH or in /usr/sbin"
-)
 CARRIERS = [
     "memory",
     "iotcore",
-    pytest.param("mosquitto", marks=[pytest.mark.mosquitto, MOSQUITTO]),
+    pytest.param("mosquitto", marks=pytest.mark.mosquitto),
 ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -15,13 +14,10 @@ import pytest
 
 from hosfl_async.broker import embedded
 from hosfl_async.broker.address import parse_broker_url
-from hosfl_async.broker.embedded import embedded_broker, find_mosquitto, free_port, launch, start_broker
+from hosfl_async.broker.embedded import embedded_broker, free_port, launch, start_broker
 from hosfl_async.errors import TransportError
 
-MOSQUITTO = pytest.mark.skipif(
-    find_mosquitto() is None and not os.environ.get("HOSFL_REQUIRE_MOSQUITTO"), reason="no mosquitto on PATH or in /usr/sbin"
-)
-BROKERS = ["iotcore", pytest.param("mosquitto", marks=[pytest.mark.mosquitto, MOSQUITTO])]
+BROKERS = ["iotcore", pytest.param("mosquitto", marks=pytest.mark.mosquitto)]
 
 
 def listens(port: int, host: str = "127.0.0.1") -> bool:

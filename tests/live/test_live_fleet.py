@@ -11,7 +11,7 @@ import pytest
 from live_toys import ListStore, ToyAgent, ToyLearner
 
 from hosfl_async.agent import Effect, Event, JobDone, Received, RunJob, Send, SetTimer, Started, Stopping, TimerFired
-from hosfl_async.broker.embedded import embedded_broker, find_mosquitto
+from hosfl_async.broker.embedded import embedded_broker
 from hosfl_async.broker.memory import MemoryExchange
 from hosfl_async.broker.mqtt import MqttTransport
 from hosfl_async.broker.transport import Station, Transport
@@ -23,9 +23,6 @@ from hosfl_async.live.settings import LiveSettings
 from hosfl_async.live.tally import total
 from hosfl_async.messages import AGGREGATOR, CLIENTS, AggregatorInbox, CatchUp, EdgeClientInbox, HeadAnnounced
 
-MOSQUITTO = pytest.mark.skipif(
-    find_mosquitto() is None and not os.environ.get("HOSFL_REQUIRE_MOSQUITTO"), reason="no mosquitto on PATH or in /usr/sbin"
-)
 STEPS = 40
 CLIENT_COUNT = 6
 
@@ -67,7 +64,7 @@ def fleet_over(make: Callable[[Station], Transport], worker: JobWorker) -> tuple
     return services, [host(counting_client(f"client-{number}"), (CLIENTS,), EdgeClientInbox) for number in range(CLIENT_COUNT)]
 
 
-@pytest.mark.parametrize("kind", ["memory", "iotcore", pytest.param("mosquitto", marks=[pytest.mark.mosquitto, MOSQUITTO])])
+@pytest.mark.parametrize("kind", ["memory", "iotcore", pytest.param("mosquitto", marks=pytest.mark.mosquitto)])
 def test_a_fleet_runs_to_its_common_end_and_loses_nothing(kind: str) -> None:
     async def story() -> None:
         with JobWorker() as worker:
@@ -129,6 +126,41 @@ def test_a_client_that_never_hears_of_the_end_is_stopped() -> None:
 
     asyncio.run(story())
     assert agents[1].events == [Started(1, ()), Stopping()]
+
+
+def test_a_lingering_service_repeats_its_last_word() -> None:
+    """It is finished at the first question; its answer gets lost, and the client asks again."""
+
+    def serve(event: Event, now: float) -> list[Effect]:
+        match event:
+            case Received(sender, CatchUp(2)):
+                return [Send(sender, HeadAnnounced(head=2))]
+        return []
+
+    def ask(event: Event, now: float) -> list[Effect]:
+        match event:
+            case Started():
+                return [Send(AGGREGATOR, CatchUp(from_version=1)), SetTimer("again", 0.02)]
+            case TimerFired():
+                return [Send(AGGREGATOR, CatchUp(from_version=2))]
+        return []
+
+    service = ToyAgent(AGGREGATOR, serve, lambda toy: bool(toy.received()))
+    client = ToyAgent("client-1", ask, lambda toy: bool(toy.received()))
+
+    async def story() -> None:
+        exchange = MemoryExchange()
+        with JobWorker() as worker:
+
+            def host(agent: ToyAgent, inbox: object, lingers: bool) -> LiveHost:
+                transport = exchange.transport(Station(run="lingers", name=agent.name))
+                return LiveHost(agent, ToyLearner(), transport, inbox, worker, boot=1, lingers=lingers)
+
+            async with asyncio.timeout(30):
+                assert await run_fleet([host(service, AggregatorInbox, True)], [host(client, EdgeClientInbox, False)])
+
+    asyncio.run(story())
+    assert client.received() == [HeadAnnounced(head=2)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
