@@ -194,6 +194,21 @@ class Refused(Message, frozen=True, tag=True):
     finished: bool = False
 
 
+class StepWanted(Message, frozen=True, tag=True):
+    """A ``CatchUp`` that waits: the client would begin ``step`` and asks for a place, and then for the entries after ``from_version``."""
+
+    step: StepId
+    from_version: Count
+    checkpoint: Checkpoint | None = None
+
+
+class Granted(Message, frozen=True, tag=True):
+    """``step`` may begin. Entries that its client lacked when it asked have been sent before."""
+
+    step: StepId
+    head: Count
+
+
 class CatchUp(Message, frozen=True, tag=True):
     """Asks for the entries after ``from_version``; ``checkpoint`` is the asker's latest digest, to be compared."""
 
@@ -237,10 +252,10 @@ class HeadAnnounced(Message, frozen=True, tag=True):
 
 
 EdgeClientInbox = (
-    DualVariable | DualRefused | Welcome | JoinRefused | Accepted | Refused | LogPage | Snapshot | DigestDiffers | HeadAnnounced
+    DualVariable | DualRefused | Welcome | JoinRefused | Accepted | Refused | Granted | LogPage | Snapshot | DigestDiffers | HeadAnnounced
 )
 SplitServerInbox = SmashedData | DualRequest | LogPage | Snapshot | DigestDiffers | HeadAnnounced
-AggregatorInbox = Join | ProjectedGradients | CatchUp
+AggregatorInbox = Join | ProjectedGradients | CatchUp | StepWanted
 
 
 # -- what the aggregator makes durable ----------------------------------------------------------------

@@ -98,6 +98,8 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.ProjectedGradients: st.builds(m.ProjectedGradients, steps, counts, st.lists(floats64, max_size=20).map(tuple)),
     m.Accepted: st.builds(m.Accepted, steps, counts, counts, flags),
     m.Refused: st.builds(m.Refused, steps, st.sampled_from(["stale", "fenced", "superseded", "malformed", "finished"]), counts, flags),
+    m.StepWanted: st.builds(m.StepWanted, steps, counts, st.none() | st.builds(m.Checkpoint, counts, digests)),
+    m.Granted: st.builds(m.Granted, steps, counts),
     m.CatchUp: st.builds(m.CatchUp, counts, st.none() | st.builds(m.Checkpoint, counts, digests)),
     m.LogPage: log_pages(),
     m.Snapshot: st.builds(m.Snapshot, counts, parameters, digests, digests, counts, flags),

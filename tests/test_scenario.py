@@ -183,6 +183,20 @@ WRONG = {
         'name = "a"\nfleet_size = 10\n[[fleet]]\nshare = 0.5\n[[fleet]]\nshare = 0.4\n',
         [":2: fleet_size", "expected 9", "found 10"],
     ),
+    "a cohort and a concurrency": (
+        SMALL + "[aggregator]\nconcurrency = 3\ncohort = 5\n",
+        [":5: aggregator.concurrency", "limits the steps in flight already", "found 3"],
+    ),
+    "a cohort larger than the fleet": (
+        SMALL + "[aggregator]\ncohort = 5\ncohort_extra = 1\n",
+        [":5: aggregator.cohort", "from 5 (aggregator.buffer_contributions) to 5 (clients)", "found 6"],
+    ),
+    "a cohort that never fills the buffer": (SMALL + "[aggregator]\ncohort = 4\n", [":5: aggregator.cohort", "from 5", "found 4"]),
+    "a cohort of the fastest": (
+        SMALL + '[aggregator]\ncohort = 5\nselection = "fastest_first"\n',
+        [":6: aggregator.selection", "just been served"],
+    ),
+    "more than no cohort": (SMALL + "[aggregator]\ncohort_extra = 1\n", [":5: aggregator.cohort_extra", "which cohort"]),
     "an outage of nobody": (
         SMALL + '[[outages]]\nagent = "client-6"\nat_s = 1\nabsence_s = 1\n',
         [":5: outages[0].agent", "client-1 to client-5", "found client-6"],
@@ -396,7 +410,7 @@ def scenarios() -> SearchStrategy[Scenario]:
         shared = replace(
             scenario.shared, probes=max(1, scenario.shared.probes), retry=replace(scenario.shared.retry, first_s=1.0, max_s=2.0)
         )
-        aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9)
+        aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9, cohort=0, cohort_extra=0)
         outages = tuple(replace(outage, agent="client-1") for outage in scenario.outages)
         fleet = tuple(map(consistent_group, scenario.fleet))
         fitting = replace(scenario.broker, payload_bytes_max=320 * 1024)

@@ -41,6 +41,7 @@ from hosfl_async.agents.membership import Member, Membership
 from hosfl_async.agents.own_half import OwnHalf
 from hosfl_async.agents.settings import AggregatorSettings
 from hosfl_async.agents.staleness import staleness_weight
+from hosfl_async.agents.turnstile import COUNTS, Turnstile, Wish
 from hosfl_async.agents.update_buffer import Contribution, UpdateBuffer
 from hosfl_async.agents.update_log import UpdateLog
 from hosfl_async.errors import AgentError
@@ -51,15 +52,19 @@ from hosfl_async.messages import (
     SPLIT_SERVER,
     Accepted,
     CatchUp,
+    Checkpoint,
     ClientJoined,
     DigestDiffers,
     EntryCommitted,
+    Granted,
     HeadAnnounced,
     Join,
     JoinRefused,
     LogPage,
     ProjectedGradients,
     Refused,
+    StepId,
+    StepWanted,
     Welcome,
 )
 
@@ -74,7 +79,7 @@ class Aggregator:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
             ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "joined", "join_refused", "strangers", "by_deadline",
-             "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone"), 0,
+             "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "wishes_fenced", *COUNTS), 0,
         )  # fmt: skip
         self.log = UpdateLog()
         self.confirmed: set[str] = set()
@@ -83,6 +88,8 @@ class Aggregator:
         self._buffer = UpdateBuffer(settings)
         self._members = Membership(clients_max=settings.clients_max, window=settings.answers_remembered_max)
         self._own_half = OwnHalf(settings, self.log)
+        self._turnstile = Turnstile(settings, self.counts, member=self._present, members=self._members.__len__)
+        self._watching_places = False
         self._gone: set[str] = set()
         self._awaited: set[str] | None = None
         self._early: dict[str, Join] = {}
@@ -96,6 +103,7 @@ class Aggregator:
             Join: self._on_join,
             ProjectedGradients: self._on_projected_gradients,
             CatchUp: self._on_catch_up,
+            StepWanted: self._on_step_wanted,
         }
 
     # -- what others may read -----------------------------------------------------------------------------
@@ -139,6 +147,7 @@ class Aggregator:
                 self._gone.add(name)
                 if self._awaited is not None:
                     self._awaited.discard(name)
+                self._grant(self._turnstile.forget(name, now))
             case Started(_, records):
                 self._restore(records)
                 self._run(Introduce())
@@ -164,8 +173,14 @@ class Aggregator:
             self.log.restore(record.entry)
             self._accepted_before += len(record.entry.terms)
             for term in record.entry.terms:
-                if member := self._members.of(term.step.client, term.step.incarnation):
-                    member.remember(term.step.number, record.entry.version)
+                self._remember(term.step, record.entry.version)
+
+    def _remember(self, step: StepId, version: int) -> None:
+        """``step`` is in the log."""
+        if member := self._members.get(step.client):
+            member.accepted += 1
+            if member.incarnation == step.incarnation:
+                member.remember(step.number, version)
 
     # -- joining ------------------------------------------------------------------------------------------
 
@@ -186,6 +201,7 @@ class Aggregator:
             incarnation = self._members.next_incarnation(sender)
             self._effects.append(Persist(ClientJoined(sender, join.boot, incarnation)))
             self.counts["joined"] += 1
+            self._grant(self._turnstile.forget(sender, self._now))
             self._welcome(sender, self._members.grant(sender, join.boot, incarnation))
 
     def _welcome(self, client: str, member: Member) -> None:
@@ -218,11 +234,18 @@ class Aggregator:
         contribution = Contribution(message.step, message.base_version, message.projected_gradients, staleness, weight)
         problem = self._try_add(contribution)
         member.remember(message.step.number, problem)
+        step_s = self._turnstile.contributed(message.step, self._now, admitted=problem is None)
+        member.step_s = member.step_s if step_s is None else step_s
         if problem:
             self._refuse(sender, message, problem)
-            return
-        values = {"staleness_versions": float(staleness), "weight": weight}
-        self._effects.append(Record("admitted", values, str(message.step)))
+        else:
+            self._take(contribution)
+        self._grant(self._turnstile.fill(self._now))
+
+    def _take(self, contribution: Contribution) -> None:
+        """It is in the buffer: commit if that is full."""
+        values = {"staleness_versions": float(contribution.staleness), "weight": contribution.weight}
+        self._effects.append(Record("admitted", values, str(contribution.step)))
         if self._buffer.full or self.steps_in_log + len(self._buffer) >= self._settings.client_steps:
             self._commit(by_deadline=False)
         elif len(self._buffer) == 1:
@@ -267,13 +290,49 @@ class Aggregator:
         }
         self._effects.append(Record("commit", values))
         for term in terms:
-            if member := self._members.of(term.step.client, term.step.incarnation):
-                member.remember(term.step.number, entry.version)
+            self._remember(term.step, entry.version)
             self._send(term.step.client, Accepted(term.step, entry.version, self.log.head, self.over))
         if self.over:
             self._send(CLIENTS, HeadAnnounced(self.log.head, True))
             self._say_farewell()
+        else:
+            self._grant(self._turnstile.next_cohort(self._now))
         self._advance()
+
+    # -- places in flight ---------------------------------------------------------------------------------
+
+    def _present(self, index: int) -> str | None:
+        name = self._members.name(index)
+        return None if name in self._gone else name
+
+    def _on_step_wanted(self, sender: str, message: StepWanted) -> None:
+        step = message.step
+        member = self._members.of(sender, step.incarnation)
+        if step.client != sender or sender not in self._members:
+            self.counts["strangers"] += 1
+        elif member is None:
+            self.counts["wishes_fenced"] += 1
+            self._send(sender, Refused(step, "fenced", self.log.head, self.over))
+        elif not self._compare(sender, message.checkpoint):
+            pass
+        elif self.over:
+            self._serve(sender, message.from_version)
+        elif step.number in member.answers or step.number <= member.floor:
+            self.counts["wishes"] += 1
+            self.counts["wishes_late"] += 1
+        else:
+            rank = {"balanced": float(member.accepted), "fastest_first": member.step_s}.get(self._settings.selection, 0.0)
+            self._grant(self._turnstile.wish(Wish(step, message.from_version, rank), self._now))
+
+    def _grant(self, wishes: list[Wish]) -> None:
+        """Tell each client that it may begin, after what it lacks of the log."""
+        for wish in [] if self.over else wishes:
+            if wish.from_version < self.log.head:
+                self._serve(wish.step.client, wish.from_version)
+            self._send(wish.step.client, Granted(wish.step, self.log.head))
+        if not self._watching_places and (due_s := self._turnstile.next_deadline_s()) is not None:
+            self._watching_places = True
+            self._effects.append(SetTimer("places", max(due_s - self._now, 1e-3)))
 
     # -- serving the log ----------------------------------------------------------------------------------
 
@@ -281,12 +340,11 @@ class Aggregator:
         if sender not in self._members and sender != SPLIT_SERVER:
             self.counts["strangers"] += 1
             return
-        if self._compare(sender, message):
+        if self._compare(sender, message.checkpoint):
             self._serve(sender, message.from_version)
 
-    def _compare(self, sender: str, message: CatchUp) -> bool:
+    def _compare(self, sender: str, theirs: Checkpoint | None) -> bool:
         """Compare the asker's digest with ours of the same version, if we still have it; False on a split brain."""
-        theirs = message.checkpoint
         ours = self._own_half.digest(theirs.version) if theirs else None
         if theirs is None or ours is None:
             return True
@@ -324,6 +382,7 @@ class Aggregator:
         self._busy = False
         if isinstance(result, Introduced):
             self._introduced = result
+            self._turnstile.key = result.initial
             self._own_half.note_digest(0, result.initial)
             for client, join in self._early.items():
                 self._on_join(client, join)
@@ -341,6 +400,9 @@ class Aggregator:
             self._commit(by_deadline=True)
         elif name == "farewell":
             self._say_farewell()
+        elif name == "places":
+            self._watching_places = False
+            self._grant(self._turnstile.expire(self._now))
 
     def _say_farewell(self) -> None:
         """The split server has no step of its own that would tell it the end: announce it until it confirms, a bounded number of times."""
@@ -374,6 +436,7 @@ class Aggregator:
         sorted_out = sum(counts[kind] for kind in ("accepted", "duplicate", *_REFUSALS, "impostor"))
         if counts["received"] != sorted_out + len(self._buffer):
             raise AgentError(f"{self.name}: contributions are not conserved: {counts}, {len(self._buffer)} waiting")
+        self._turnstile.validate()
         for client in self._members:
             member = self._members.get(client)
             if member is not None and len(member.answers) > member.window:

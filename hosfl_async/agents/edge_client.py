@@ -55,6 +55,7 @@ from hosfl_async.messages import (
     DualRefused,
     DualRequest,
     DualVariable,
+    Granted,
     HeadAnnounced,
     Join,
     JoinRefused,
@@ -64,6 +65,7 @@ from hosfl_async.messages import (
     SmashedData,
     Snapshot,
     StepId,
+    StepWanted,
     Tensor,
     Welcome,
 )
@@ -98,8 +100,9 @@ class EdgeClient:
     """Sans-IO state machine; see the module's text. Its learner holds the client half, the data shard and the anchor of a step."""
 
     __slots__ = (
-        "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_incarnation", "_introduced", "_now",
-        "_number", "_phase", "_probed", "_settings", "_smashed", "_step", "_step_began", "_unanswered", "broken", "counts", "name",
+        "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_granted", "_incarnation",
+        "_introduced", "_now", "_number", "_phase", "_probed", "_settings", "_smashed", "_step", "_step_began", "_unanswered", "_wishing",
+        "broken", "counts", "name",
     )  # fmt: skip
 
     def __init__(self, settings: EdgeClientSettings, name: str) -> None:
@@ -123,6 +126,9 @@ class EdgeClient:
         self._unanswered: dict[StepId, ProjectedGradients] = {}
         self._busy = False
         self._asking = False
+        self._granted = 0
+        """Number of the step that may begin, under a limit of steps in flight."""
+        self._wishing = False
         self._attempts: dict[str, int] = {}
         self._now = 0.0
         self._effects: list[Effect] = []
@@ -321,8 +327,10 @@ class EdgeClient:
         if self._unanswered.pop(message.step, None) is not None:
             self._count(f"refused_{message.reason}")
             self._settle()
-            if message.reason == "fenced":
-                self._break("fenced: another incarnation of this client has joined")
+        elif not self._wishing or message.step != self._next_step:
+            return
+        if message.reason == "fenced":
+            self._break("fenced: another incarnation of this client has joined")
 
     def _settle(self) -> None:
         self._answered("answer")
@@ -372,10 +380,37 @@ class EdgeClient:
             self._run(job)
         elif follower.finished and follower.confirmed:
             self._leave()
-        elif follower.behind or follower.finished:
+        elif follower.finished or (follower.behind and self._may_begin):
             self._ask_for_entries()
         elif len(self._unanswered) < self._settings.steps_unanswered_max and not self._outruns_memory():
-            self._begin_step()
+            if self._may_begin:
+                self._begin_step()
+            else:
+                self._wish()
+
+    @property
+    def _next_step(self) -> StepId:
+        return StepId(self.name, self._incarnation, self._number + 1)
+
+    @property
+    def _may_begin(self) -> bool:
+        return not self._settings.asks_before_step or self._granted > self._number
+
+    def _wish(self) -> None:
+        """Ask for a place, and for what the log has gained: a wish stands in for the catch-up before a step."""
+        if not self._wishing:
+            self._wishing = True
+            self._send(AGGREGATOR, StepWanted(self._next_step, self._follower.offered, self._follower.checkpoint))
+            self._pause("wish")
+
+    def _on_granted(self, message: Granted) -> None:
+        self._follower.hear(message.head, False)
+        if self._wishing and message.step == self._next_step:
+            self._wishing = False
+            self._granted = message.step.number
+            self._answered("wish")
+        else:
+            self._count("grants_late")
 
     def _outruns_memory(self) -> bool:
         """The aggregator remembers its answers to the latest steps by number: one that still waits must not fall out of them."""
@@ -398,6 +433,9 @@ class EdgeClient:
         elif name == "catch_up" and self._asking:
             self._count("retried")
             self._asking = False  # _advance asks again
+        elif name == "wish" and self._wishing:
+            self._count("wishes_repeated")
+            self._wishing = False  # _advance wishes again
         elif name == "answer" and self._unanswered:
             self._count("retried", len(self._unanswered))
             for message in self._unanswered.values():
@@ -464,6 +502,7 @@ _RECEIVERS: dict[type, Callable[[EdgeClient, Any], None]] = {
     JoinRefused: EdgeClient._on_join_refused,
     Accepted: EdgeClient._on_accepted,
     Refused: EdgeClient._on_refused,
+    Granted: EdgeClient._on_granted,
     LogPage: EdgeClient._on_log_page,
     Snapshot: EdgeClient._on_snapshot,
     DigestDiffers: EdgeClient._on_digest_differs,

@@ -21,9 +21,13 @@ JoinRefusal = Literal["golden_differs", "initial_differs", "old_boot", "fleet_fu
 class Member:
     """One client. ``answers`` holds at most ``window`` step numbers, all above ``floor``."""
 
-    __slots__ = ("answers", "boot", "highest", "incarnation", "window")
+    __slots__ = ("accepted", "answers", "boot", "highest", "incarnation", "step_s", "window")
 
     def __init__(self, boot: int, incarnation: int, window: int) -> None:
+        self.accepted = 0
+        """Steps of this client in the log, those of earlier incarnations included."""
+        self.step_s = 0.0
+        """How long its latest granted step took; 0 while unknown."""
         self.boot = boot
         self.incarnation = incarnation
         self.window = window
@@ -50,6 +54,7 @@ class Membership:
         self._clients_max = clients_max
         self._window = window
         self._members: dict[str, Member] = {}
+        self._names: list[str] = []
 
     def __contains__(self, client: str) -> bool:
         return client in self._members
@@ -59,6 +64,10 @@ class Membership:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
+
+    def name(self, index: int) -> str:
+        """The client that joined as number ``index``, from 0."""
+        return self._names[index]
 
     def get(self, client: str) -> Member | None:
         return self._members.get(client)
@@ -85,5 +94,10 @@ class Membership:
 
     def grant(self, client: str, boot: int, incarnation: int) -> Member:
         """Begin an incarnation: the answers given to an older one are of no use any more."""
+        former = self._members.get(client)
         member = self._members[client] = Member(boot, incarnation, self._window)
+        if former is None:
+            self._names.append(client)
+        else:
+            member.accepted, member.step_s = former.accepted, former.step_s
         return member

@@ -59,6 +59,8 @@ class EdgeClientSettings:
     """eager: the dual comes as soon as the smashed data arrive. fresh: it is evaluated anew when the perturbed forwards are done."""
     steps_unanswered_max: Annotated[int, Ge(1), Le(ANSWERS_REMEMBERED_MIN)] = 1
     """Steps sent but not yet accepted before the client waits. 1 with K = number of clients is the synchronous method."""
+    asks_before_step: bool = False
+    """Wait for a place before each step. Follows from aggregator.concurrency and aggregator.cohort."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
     """Digest the parameters at multiples of this version and have them compared."""
     retry: RetrySettings = field(default_factory=RetrySettings)
@@ -106,6 +108,21 @@ class AggregatorSettings:
     """Divisor of an entry: the nominal K (FedBuff), or the sum of the weights in it."""
     staleness: StalenessSettings = field(default_factory=lambda: StalenessSettings(rule="polynomial"))
     """The aggregator's policy."""
+    concurrency: Annotated[int, Ge(0)] = 0
+    """M: client steps that may be in flight (FedBuff, arXiv:2106.06639); clients ask before they begin one. 0: no limit, nobody asks."""
+    selection: Literal["random", "balanced", "fastest_first"] = "random"
+    """Which waiting client gets a free place. balanced: the one with the fewest steps in the log. fastest_first: the one whose latest
+    step took the least time from grant to contribution, newcomers before all."""
+    cohort: Annotated[int, Ge(0)] = 0
+    """m: clients granted for each version, the others wait for a later one. 0: no cohorts. Not together with concurrency."""
+    cohort_extra: Annotated[int, Ge(0)] = 0
+    """x: clients granted beyond the cohort, so that the slowest x need not be waited for."""
+    place_deadline_s: Annotated[float, Gt(0)] = 600.0
+    """A place whose client has sent nothing for so long is given to another; a late contribution is admitted all the same."""
+    parked_max: Annotated[int, Ge(1)] = 1_000_000
+    """Clients that wait for a place; a wish beyond them is dropped and counted, and comes again by itself."""
+    overtaken_max: Annotated[int, Ge(1)] = 10_000
+    """Places that may go to others while one client waits; then it is next, whatever the selection says."""
     page_entries_max: Annotated[int, Ge(1)] = 64
     """Log entries in one catch-up page."""
     entries_kept_max: Annotated[int, Ge(1)] = 4096

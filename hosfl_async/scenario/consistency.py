@@ -18,6 +18,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     """One problem for each rule that the scenario breaks."""
     yield from _probes(scenario, source)
     yield from _buffer(scenario, source)
+    yield from _places(scenario, source)
     yield from _bounds(scenario, source)
     yield from _outages(scenario, source)
     yield from fleet_contradictions(scenario, source)
@@ -50,6 +51,33 @@ def _buffer(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             "the slowest client misses the deadline, so the run is not synchronous",
             expected=f"above {slowest_s:.4g} s, the modelled step of the slowest client",
             found=f"{scenario.aggregator.buffer_deadline_s:g}",
+        )
+
+
+def _places(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    aggregator = scenario.aggregator
+    if not aggregator.cohort:
+        if aggregator.cohort_extra:
+            yield source.problem(("aggregator", "cohort_extra"), "beyond which cohort?", mend="set aggregator.cohort too")
+        return
+    if aggregator.concurrency:
+        yield source.problem(
+            ("aggregator", "concurrency"), "a cohort limits the steps in flight already", expected="0", found=str(aggregator.concurrency)
+        )
+    if aggregator.selection == "fastest_first":
+        yield source.problem(
+            ("aggregator", "selection"),
+            "a cohort is chosen among those who wait, and the fastest have just been served",
+            expected="random or balanced",
+            found="fastest_first",
+        )
+    granted = aggregator.cohort + aggregator.cohort_extra
+    if not aggregator.buffer_contributions <= granted <= scenario.clients:
+        yield source.problem(
+            ("aggregator", "cohort"),
+            "the clients granted for one version, aggregator.cohort_extra included, must fill the buffer and must exist",
+            expected=f"from {aggregator.buffer_contributions} (aggregator.buffer_contributions) to {scenario.clients} (clients) in all",
+            found=str(granted),
         )
 
 

@@ -120,11 +120,16 @@ class Scenario:
                 yield f"client-{number}", group
 
     def agree(self) -> Scenario:
-        """The same scenario with ``shared`` copied into every struct that has a field of that name."""
+        """The same scenario with ``shared`` copied into every struct that has a field of that name.
+
+        Where places are limited, clients ask for one.
+        """
         agents = {
             table: replace(getattr(self, table), **{key: getattr(self.shared, key) for key in keys}) for table, keys in SHARED.items()
         }
-        return replace(self, **agents)
+        limited = replace(self, **agents)
+        asks = self.client.asks_before_step or self.aggregator.concurrency > 0 or self.aggregator.cohort > 0
+        return replace(limited, client=replace(limited.client, asks_before_step=asks))
 
     def frozen_control(self) -> Scenario:
         """The same run with clients that never move: what the split server reaches alone. Every report shows it beside the accuracy."""

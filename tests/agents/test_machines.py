@@ -17,7 +17,7 @@ from test_edge_client import FINAL, Client, end_of
 from toy import RETRY, SMALL_AGGREGATOR, SMALL_CLIENT, SMALL_SERVER, ToyLearner, World, numbers
 
 from hosfl_async.agent import JobFailed, PeerGone, Persist, Send, TimerFired
-from hosfl_async.agents import Aggregator, SplitServer, StalenessSettings
+from hosfl_async.agents import Aggregator, AggregatorSettings, SplitServer, StalenessSettings
 from hosfl_async.agents.edge_client import TRANSITIONS, Phase
 from hosfl_async.jobs import (
     Backward,
@@ -56,6 +56,10 @@ EFFORT = settings(max_examples=2 * settings().max_examples, stateful_step_count=
 numbers_of_choice = st.lists(st.integers(0, 2**16), min_size=1, max_size=25)
 
 
+def _small_aggregator(*, steps: int, k: int, **changes: Any) -> AggregatorSettings:
+    return replace(SMALL_AGGREGATOR, client_steps=steps, buffer_contributions=k, place_deadline_s=20.0, parked_max=2, **changes)
+
+
 # -- the whole system ---------------------------------------------------------------------------------
 
 
@@ -73,12 +77,13 @@ class WholeSystem(RuleBasedStateMachine):
         probes=st.sampled_from([2, 2, 0]),
         divide_by=st.sampled_from(["buffer_contributions", "weights"]),
         staleness=st.sampled_from([StalenessSettings(rule="polynomial"), StalenessSettings(rule="cutoff", versions_max=1)]),
+        limits=st.sampled_from([{}, {}, {"concurrency": 1}, {"concurrency": 2}, {"cohort": 2}, {"cohort": 1, "cohort_extra": 1}]),
+        selection=st.sampled_from(["random", "balanced", "fastest_first"]),
     )
-    def begin(self, clients: int, steps: int, k: int, policy: Any, unanswered: int, probes: int, divide_by: Any, staleness: Any) -> None:
-        aggregator = replace(
-            SMALL_AGGREGATOR, client_steps=steps, buffer_contributions=k, probes=probes, divide_by=divide_by, staleness=staleness
-        )
-        client = replace(SMALL_CLIENT, dual_policy=policy, steps_unanswered_max=unanswered, probes=probes)
+    def begin(self, clients: int, policy: Any, unanswered: int, staleness: Any, limits: Any, **changes: Any) -> None:
+        aggregator = _small_aggregator(staleness=staleness, **limits, **changes)
+        probes = aggregator.probes
+        client = replace(SMALL_CLIENT, dual_policy=policy, steps_unanswered_max=unanswered, probes=probes, asks_before_step=bool(limits))
         self.world = World(clients, aggregator=aggregator, client=client, server=replace(SMALL_SERVER, staleness=staleness))
         self.world.start_all()
 
