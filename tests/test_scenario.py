@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
@@ -172,6 +172,10 @@ WRONG = {
     "a profile beside a reference device of no time": (
         SMALL + 'device = "phone_low"\n[compute]\nforward_s = 0\n',
         [":6: compute.forward_s", "above 0"],
+    ),
+    "a trace that is not there": (
+        SMALL + 'availability = { rule = "trace", trace = "none.csv" }\n',
+        [":4: fleet[0].availability.trace", "cannot be read", "device,begin_s,end_s"],
     ),
     "an unknown device": (SMALL + 'device = "toaster"\n', [":4: fleet[0].device", "'laptop'", "toaster"]),
     "a share of nothing": ('name = "a"\n[[fleet]]\nshare = 0.5\ncount = 9\n', [":3: fleet[0].share", "no device of 0"]),
@@ -383,6 +387,8 @@ def values_of(hint: Any, *bounds: Any) -> SearchStrategy[Any]:
         return values_of(hint.__origin__, *hint.__metadata__)
     if type(None) in get_args(hint):
         return st.none() | values_of(get_args(hint)[0])
+    if get_origin(hint) is tuple and any(isinstance(bound, Len) for bound in bounds):
+        return st.tuples(*[values_of(get_args(hint)[0])] * bounds[0].min_length)
     if get_origin(hint) is tuple:
         return st.lists(values_of(get_args(hint)[0]), min_size=1, max_size=3).map(tuple)
     if hint in (int, float):
@@ -400,7 +406,7 @@ def values_of(hint: Any, *bounds: Any) -> SearchStrategy[Any]:
 
 def consistent_group(group: FleetGroup) -> FleetGroup:
     speed = replace(group.speed, distribution="fixed", factor_min=1.0, factor_max=2.0)
-    return replace(group, share=0.0, speed=speed)
+    return replace(group, share=0.0, speed=speed, availability=replace(group.availability, rule="always"))
 
 
 def scenarios() -> SearchStrategy[Scenario]:

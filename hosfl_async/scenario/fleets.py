@@ -8,11 +8,23 @@ from hosfl_async.errors import SettingsError
 from hosfl_async.scenario.problems import Source
 from hosfl_async.scenario.schema import Scenario
 from hosfl_async.simulation.devices import flops_per_s_of
+from hosfl_async.simulation.habits import read_trace_file
 
 
 def fleet_contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     """One problem for each rule that the scenario breaks."""
     yield from _speeds(scenario, source)
+    yield from _traces(scenario, source)
+
+
+def _traces(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    for index, group in enumerate(scenario.fleet):
+        if group.availability.rule == "trace":
+            try:
+                read_trace_file(group.availability.trace)
+            except SettingsError as problem:
+                path = ("fleet", index, "availability", "trace")
+                yield source.problem(path, str(problem), expected="a file of lines device,begin_s,end_s", found=group.availability.trace)
 
 
 def _speeds(scenario: Scenario, source: Source) -> Iterator[SettingsError]:

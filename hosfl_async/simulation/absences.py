@@ -7,6 +7,8 @@ pause       job and timers stand still              they go on with the time the
 crash       job, timers, agent, learner are gone    all made anew; ``Started`` with a higher boot
 ==========  ======================================  ==============================================
 
+A device that joins late is away until then, one that leaves for ever never comes back; it counts as finished, for nobody waits for it.
+
 What arrives meanwhile is missed; what is under way and arrives after the return is delivered, as the world's late messages are. An
 absence that comes up during another one has no effect.
 """
@@ -14,12 +16,13 @@ absence that comes up during another one has no effect.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from hosfl_async.agent import Event, PeerGone
 from hosfl_async.simulation.journal import Journal
 from hosfl_async.simulation.nemesis import Nemesis
-from hosfl_async.simulation.node import Node
+from hosfl_async.simulation.node import Entry, Node
 from hosfl_async.simulation.outcome import Tally
 from hosfl_async.simulation.settings import Outage
 from hosfl_async.simulation.timeline import Timeline
@@ -62,7 +65,7 @@ class Absences:
         """Draw the next absence of a device, if it ever drops out."""
         if node.group is None or node.dropout_planned:
             return
-        outage = self._nemesis.next_dropout(node.name, node.group.dropout, node.dropouts, self._timeline.now_s)
+        outage = self._nemesis.next_absence(node.name, node.group, node.dropouts, self._timeline.now_s)
         if outage is not None:
             node.dropouts += 1
             node.dropout_planned = True
@@ -76,12 +79,65 @@ class Absences:
         if not node.finished:
             self._leave(node, outage)
 
+    def strike_step(self, node: Node, job: Any, number: int, lasts_s: float) -> None:
+        """A job of a step begins on a device that may drop out in it."""
+        assert node.group is not None
+        outage = self._nemesis.step_dropout(node.name, node.group.dropout, job, number, self._timeline.now_s, lasts_s)
+        if outage is not None:
+            self.dropouts_to_come += 1
+            self._timeline.schedule(outage.at_s, self._drop_out_of_step, node, outage)
+
+    def _drop_out_of_step(self, node: Node, outage: Outage) -> None:
+        self.dropouts_to_come -= 1
+        if not node.finished:
+            self._leave(node, outage)
+
+    def join(self, node: Node, start: Callable[[Node, Any], None]) -> None:
+        """Start the node when it joins, and plan its leaving for ever."""
+        now_s = joins_s = self._timeline.now_s
+        if node.group is not None:
+            habits = self._nemesis.habits
+            joins_s = max(now_s, habits.joins_at_s(node.name, node.group))
+            leaves_s = habits.leaves_at_s(node.name, node.group, joins_s)
+            if leaves_s < inf:
+                self.dropouts_to_come += 1
+                self._timeline.schedule(leaves_s, self._leave_for_ever, node, None)
+        node.away = joins_s > now_s
+        if joins_s < inf:
+            self._timeline.schedule(joins_s, start, node, None)
+        else:
+            self._depart(node)
+
+    def _leave_for_ever(self, node: Node, _: Any) -> None:
+        self.dropouts_to_come -= 1
+        if not node.departed:
+            self._depart(node)
+
+    def _depart(self, node: Node) -> None:
+        """It is gone: nothing of it is left but what it has counted."""
+        node.away = node.departed = True
+        for entry in self._pending(node):
+            self._timeline.cancel(entry)
+        node.timers = node.job = node.suspended = None
+        self._counts["departed"] += 1
+        if node.agent is not None and self._peer_gone_after_s:
+            self._timeline.schedule(self._timeline.now_s + self._peer_gone_after_s, self._report, node, None)
+        self._journal.note(self._timeline.now_s, node.name, "departed")
+        self._forget(node)
+        self._unfinish(node)  # it is not finished, and becomes so
+
+    def _pending(self, node: Node) -> list[Entry]:
+        return sorted([*(node.timers or {}).values(), *([node.job] if node.job else [])])
+
     def _leave(self, node: Node, outage: Outage) -> None:
         if node.away:
             return
+        if outage.absence_s == inf:
+            self._depart(node)
+            return
         node.away = True
         now_s = self._timeline.now_s
-        pending = sorted([*(node.timers or {}).values(), *([node.job] if node.job else [])])
+        pending = self._pending(node)
         for entry in pending:
             self._timeline.cancel(entry)
         node.timers = node.job = None
@@ -104,6 +160,8 @@ class Absences:
             self._unfinish(node)
 
     def _come_back(self, node: Node, _: Any) -> None:
+        if node.departed:
+            return
         node.away = False
         if node.agent is None:
             self._start(node, None)

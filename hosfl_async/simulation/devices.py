@@ -28,17 +28,18 @@ DUAL_SHARE = 2 / 3
 class Device:
     """One machine: its speed, its jitter, and how many jobs it has run."""
 
-    __slots__ = ("_jobs", "_key", "_sigma", "_speed_factor", "_work")
+    __slots__ = ("_key", "_sigma", "_speed_factor", "_work", "jobs")
 
     def __init__(self, work: Mapping[type, Callable[[Any], float]], key: int, speed_factor: float, sigma: float) -> None:
         self._work, self._key, self._speed_factor, self._sigma = work, key, speed_factor, sigma
-        self._jobs = 0
+        self.jobs = 0
+        """Jobs begun here so far."""
 
     def duration_s(self, job: Any) -> float:
         """Modelled seconds that ``job`` takes here; jobs of a kind unknown to the model take none."""
         reference_s = self._work.get(type(job))
-        number = self._jobs
-        self._jobs += 1
+        number = self.jobs
+        self.jobs += 1
         if reference_s is None:
             return 0.0
         duration_s = reference_s(job) * self._speed_factor

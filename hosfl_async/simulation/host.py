@@ -170,7 +170,7 @@ class Simulation:
         if not client:
             self._absences.watch(node)
         self._unfinished += 1
-        self._timeline.schedule(self.now_s, self._start, node, None)
+        self._absences.join(node, self._join)
 
     def run(self, *, until_s: float = inf, stop_when: Callable[[], bool] | None = None) -> SimulationOutcome:
         """Run until every agent is finished, nothing is left to happen, or what the arguments say.
@@ -226,6 +226,16 @@ class Simulation:
         )
 
     # -- events -------------------------------------------------------------------------------------------
+
+    def _join(self, node: Node, _: Any) -> None:
+        """A device is there for the first time; nobody joins a run that is over."""
+        if node.departed:
+            return
+        if self.finished_at_s is not None:
+            self._note_finished(node)
+            return
+        node.away = False
+        self._start(node, None)
 
     def _start(self, node: Node, _: Any) -> None:
         node.boot += 1
@@ -294,7 +304,10 @@ class Simulation:
         now_s = self._timeline.now_s
         self._counts["jobs_started"] += 1
         self._journal.note(now_s, node.name, "job_started", type(job).__name__, step_of(job))
-        node.job = self._timeline.schedule(now_s + node.device.duration_s(job), self._complete, node, job)
+        lasts_s = node.device.duration_s(job)
+        node.job = self._timeline.schedule(now_s + lasts_s, self._complete, node, job)
+        if node.group is not None and node.group.dropout.strikes_steps:
+            self._absences.strike_step(node, job, node.device.jobs, lasts_s)
 
     def _complete(self, node: Node, job: Any) -> None:
         """The modelled completion instant of a job: only now is it computed."""

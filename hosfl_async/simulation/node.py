@@ -39,8 +39,8 @@ class Node:
     """There is one per agent and there may be 100,000, hence slots, and containers only once they are needed."""
 
     __slots__ = (
-        "agent", "away", "boot", "counts_before", "decoder", "device", "downlink", "dropout_planned", "dropouts", "finished", "group",
-        "job", "learner", "make_agent", "make_learner", "name", "store", "suspended", "timers", "uplink",
+        "agent", "away", "boot", "counts_before", "decoder", "departed", "device", "downlink", "dropout_planned", "dropouts", "finished",
+        "group", "job", "learner", "make_agent", "make_learner", "name", "store", "suspended", "timers", "uplink",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,8 @@ class Node:
         self.learner: Learner | None = None
         self.boot = 0
         self.away = False
+        self.departed = False
+        """Gone for ever."""
         self.dropouts = 0
         """Absences drawn so far; the next one may lie on the timeline already (``dropout_planned``)."""
         self.dropout_planned = False

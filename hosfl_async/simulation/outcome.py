@@ -27,6 +27,7 @@ COUNTS = (
     "persisted",
     "pauses",
     "crashes",
+    "departed",
     "peers_gone",
 )
 """``sent`` counts copies: a message to a group once per recipient. ``missed``: arrived at an agent that was away. ``refused``: by the

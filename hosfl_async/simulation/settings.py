@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen
+from annotated_types import Ge, Gt, Le, Len, Lt, MaxLen
 
 from hosfl_async.simulation.profiles import DeviceName
 
@@ -33,6 +33,47 @@ class DropoutSettings:
     """Mean of the exponential time a device is away."""
     kind: AbsenceKind = "pause"
     """pause: suspended, memory kept, link down. crash: memory lost, rejoins with a higher boot."""
+    per_step: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Probability that a device drops out when it begins a step."""
+    mid_step: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Probability that a device drops out in the middle of a step, while it computes its perturbed forwards."""
+
+    @property
+    def strikes_steps(self) -> bool:
+        return self.per_step > 0 or self.mid_step > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvailabilitySettings:
+    """When a device is there at all: ``simulation/habits.py`` draws it."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    rule: Literal["always", "duty_cycle", "markov", "diurnal", "trace"] = "always"
+    """always. duty_cycle: ``share`` of every ``period_s``. markov: exponential times on and off. diurnal: the day's ``curve``. trace:
+    intervals of a file."""
+    kind: AbsenceKind = "pause"
+    """What an absence by rule does to the device."""
+    period_s: Annotated[float, Gt(0)] = 3600.0
+    """Of a duty cycle; every device has a phase of its own."""
+    share: Annotated[float, Gt(0), Le(1)] = 0.5
+    """Of a duty cycle's period in which a device is there."""
+    mean_on_s: Annotated[float, Gt(0)] = 600.0
+    """Mean time on; markov only."""
+    mean_off_s: Annotated[float, Gt(0)] = 600.0
+    """Mean time off; markov only."""
+    day_s: Annotated[float, Gt(0)] = 86_400.0
+    """Length of a day; a shorter one compresses the habits."""
+    curve: Annotated[tuple[Annotated[float, Ge(0), Le(1)], ...], Len(24, 24)] = (
+        0.75, 0.8, 0.85, 0.85, 0.8, 0.7, 0.5, 0.35, 0.25, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.25, 0.25, 0.3, 0.35, 0.45, 0.55, 0.65,
+    )  # fmt: skip
+    """Share of the devices that are there in each hour from midnight on; diurnal only. The default: phones that charge at night."""
+    trace: Annotated[str, MaxLen(4096)] = ""
+    """File of intervals (``device,begin_s,end_s`` a line), from the working directory; trace only."""
+    joins_after_mean_s: Annotated[float, Ge(0)] = 0.0
+    """Mean of the exponential time after which a device joins. 0: all are there from the start, if their rule lets them."""
+    leaves_after_mean_s: Annotated[float, Ge(0)] = 0.0
+    """Mean of the exponential time after its joining at which a device leaves for ever. 0: it stays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +118,7 @@ class FleetGroup:
     jitter_sigma: Annotated[float, Ge(0), Le(3)] = 0.0
     """Sigma of a log-normal factor (median 1) drawn anew for every job. 0: no jitter."""
     dropout: DropoutSettings = field(default_factory=DropoutSettings)
+    availability: AvailabilitySettings = field(default_factory=AvailabilitySettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
