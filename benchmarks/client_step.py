@@ -27,9 +27,10 @@ import numpy as np
 import torch
 
 from hosfl_async import jobs
+from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler
 from hosfl_async.learning.learners import ClientLearner, Workbench
-from hosfl_async.learning.settings import ModelSettings
+from hosfl_async.learning.settings import DEFAULT_CUT, ModelSettings
 from hosfl_async.learning.split_model import SplitModel, build_model
 from hosfl_async.learning.tensors import to_data
 from hosfl_async.learning.version_store import VersionStore
@@ -51,7 +52,9 @@ def new_client(model: SplitModel) -> tuple[ClientLearner, torch.Tensor]:
     images = torch.rand(256, *model.input_shape, generator=torch.Generator().manual_seed(1))
     labels = np.arange(256, dtype=np.int64) % 10
     store = VersionStore(model.client, lambda: model.client.initial(RUN_KEY), RUN_KEY, digests_kept_max=1)
-    bench = Workbench(model, Prober(model.client, RUN_KEY, 1e-3), BatchSampler(0, BATCH), images, labels, 1e-3)
+    bench = Workbench(
+        model, Prober(model.client, RUN_KEY, 1e-3), BatchSampler(0, BATCH), images, labels, 1e-3, CutTraffic(DEFAULT_CUT, RUN_KEY)
+    )
     return ClientLearner(store, bench, np.arange(256)), images[:BATCH].clone()
 
 

@@ -29,7 +29,12 @@ Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-
 
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
-ITEM_BYTES = {"float32": 4, "int64": 8}
+CutDtype = Literal["float32", "bfloat16", "int8", "int4"]
+"""Of activations and duals. The integers are codes, to be multiplied by a scale; see ``codec.quantisation``."""
+
+CUT_DTYPES = frozenset(("float32", "bfloat16", "int8", "int4"))
+SCALED_DTYPES = frozenset(("int8", "int4"))
+ITEM_BITS = {"float32": 32, "int64": 64, "bfloat16": 16, "int8": 8, "int4": 4}
 EMPTY_CHAIN = bytes(32)
 """The hash chain's value before entry 1."""
 
@@ -46,16 +51,29 @@ class StepId(Struct, frozen=True, order=True, forbid_unknown_fields=True, gc=Fal
         return f"{self.client}{again}/{self.number}"
 
 
-class Tensor(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+class Tensor(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A dense tensor as data: little-endian, C order, ``data`` exactly as long as dtype and shape say."""
 
-    dtype: Literal["float32", "int64"]
+    dtype: CutDtype | Literal["int64"]
     shape: Annotated[tuple[Annotated[int, Meta(ge=0, le=2**31)], ...], Meta(max_length=6)]
     data: bytes
+    scales: bytes = b""
+    """Of int8 and int4: little-endian float32, one for the whole tensor or one for each index of its first dimension.
+    Other dtypes have none, and the field is not written."""
 
     @property
     def bytes_expected(self) -> int:
-        return ITEM_BYTES[self.dtype] * prod(self.shape)
+        return -(-ITEM_BITS[self.dtype] * prod(self.shape) // 8)
+
+    @property
+    def scales_lengths(self) -> tuple[int, ...]:
+        """Bytes that ``scales`` may have: none, or four for each scale."""
+        return (4, 4 * self.shape[0]) if self.dtype in SCALED_DTYPES and self.shape else (4 * (self.dtype in SCALED_DTYPES),)
+
+    @property
+    def bytes_sent(self) -> int:
+        """What the numbers cost on the wire, scales included."""
+        return len(self.data) + len(self.scales)
 
 
 class Term(Struct, frozen=True, forbid_unknown_fields=True, gc=False):

@@ -2,6 +2,7 @@
 
 import struct
 from math import prod
+from typing import Literal
 
 from hypothesis import strategies as st
 
@@ -11,6 +12,7 @@ names = st.text(alphabet="abcXYZ019_.-", min_size=1, max_size=64)
 counts = st.integers(0, 2**62)
 digests = st.binary(min_size=32, max_size=32)
 floats32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+scale_floats = st.floats(0, width=32, allow_infinity=False)
 floats64 = st.floats(allow_nan=False, allow_infinity=False)
 flags = st.booleans()
 steps = st.builds(m.StepId, names, counts, counts)
@@ -30,16 +32,30 @@ def float_tensors(shape: tuple[int, ...]) -> st.SearchStrategy[m.Tensor]:
     return data.map(lambda packed: m.Tensor("float32", shape, packed))
 
 
+def scaled_tensors(dtype: Literal["int8", "int4"], shape: tuple[int, ...]) -> st.SearchStrategy[m.Tensor]:
+    size = m.Tensor(dtype, shape, b"").bytes_expected
+    scales = st.sampled_from((1, shape[0])).flatmap(lambda count: st.lists(scale_floats, min_size=count, max_size=count))
+    return st.builds(lambda data, some: m.Tensor(dtype, shape, data, packed_floats(some)), st.binary(min_size=size, max_size=size), scales)
+
+
+def cut_tensors(shape: tuple[int, ...]) -> st.SearchStrategy[m.Tensor]:
+    """Activations and duals in every dtype; a bfloat16 is the upper half of a float32."""
+    upper = float_tensors(shape).map(
+        lambda tensor: m.Tensor("bfloat16", shape, b"".join(tensor.data[at + 2 : at + 4] for at in range(0, len(tensor.data), 4)))
+    )
+    return st.one_of(float_tensors(shape), upper, scaled_tensors("int8", shape), scaled_tensors("int4", shape))
+
+
 def label_tensors(batch: int) -> st.SearchStrategy[m.Tensor]:
     labels = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=batch, max_size=batch)
     return labels.map(lambda values: m.Tensor("int64", (batch,), struct.pack(f"<{batch}q", *values)))
 
 
 batch_shapes = st.builds(lambda batch, rest: (batch, *rest), st.integers(1, 4), st.lists(st.integers(0, 3), max_size=3))
-activations = batch_shapes.flatmap(float_tensors)
+activations = batch_shapes.flatmap(cut_tensors)
 parameters = st.integers(0, 12).flatmap(lambda size: float_tensors((size,)))
 smashed_data = batch_shapes.flatmap(
-    lambda shape: st.builds(m.SmashedData, steps, counts, float_tensors(shape), label_tensors(shape[0]), flags)
+    lambda shape: st.builds(m.SmashedData, steps, counts, cut_tensors(shape), label_tensors(shape[0]), flags)
 )
 
 coefficients = st.lists(floats32, max_size=5).map(packed_floats)

@@ -49,6 +49,7 @@ from hosfl_async.jobs import (
 )
 from hosfl_async.messages import (
     AGGREGATOR,
+    CUT_DTYPES,
     SPLIT_SERVER,
     Accepted,
     DigestDiffers,
@@ -262,7 +263,7 @@ class EdgeClient:
         smashed = self._smashed
         if self._phase is not Phase.AWAITING_DUAL or message.step != self._step or smashed is None or self._dual is not None:
             self._count("duals_late")
-        elif message.dual.shape != smashed.activations.shape or message.dual.dtype != smashed.activations.dtype:
+        elif message.dual.shape != smashed.activations.shape or message.dual.dtype not in CUT_DTYPES:
             self._count("duals_malformed")
             self._abandon()
         else:

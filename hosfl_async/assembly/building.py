@@ -36,7 +36,7 @@ class Parts:
         scenario = self.scenario
         names = [name for name, _ in scenario.devices()]
         return LearnerFactory(
-            scenario.task, scenario.zeroth_order, scenario.first_order, seed=scenario.seed, clients=names, shared=self.shared
+            scenario.task, scenario.zeroth_order, scenario.first_order, scenario.cut, seed=scenario.seed, clients=names, shared=self.shared
         )
 
     @cached_property

@@ -12,13 +12,14 @@ into *fragments*; a fragment is an array, so the first byte tells the two apart.
 Hash chains and digests are not checked here: they need the log or the parameters, which their owners have.
 
 ``envelope`` is the way in and out, ``soundness`` what types cannot say, ``fragments`` the cutting and joining, ``accounting`` where the
-bytes go, ``limits`` all bounds, ``refusal`` how a refusal reads.
+bytes go, ``quantisation`` numbers in fewer bits, ``limits`` all bounds, ``refusal`` how a refusal reads.
 """
 
 from hosfl_async.codec.accounting import BYTE_KINDS, bytes_by_kind
 from hosfl_async.codec.envelope import Decoder, Envelope, decode_record, encode, encode_record
 from hosfl_async.codec.fragments import FRAGMENT_COST_BYTES, FRAGMENT_HEAD_BYTES, Fragment, Reassembler, is_fragment, split
 from hosfl_async.codec.limits import DEFAULT_LIMITS, CodecLimits
+from hosfl_async.codec.quantisation import dequantise, quantise, words_needed
 
 __all__ = [
     "BYTE_KINDS",
@@ -32,8 +33,11 @@ __all__ = [
     "Reassembler",
     "bytes_by_kind",
     "decode_record",
+    "dequantise",
     "encode",
     "encode_record",
     "is_fragment",
+    "quantise",
     "split",
+    "words_needed",
 ]

@@ -11,14 +11,15 @@ BYTE_KINDS = ("activations", "labels", "duals", "scalars", "log", "control")
 def bytes_by_kind(message: Message, payload_length: int) -> dict[str, int]:
     """Where the bytes of one encoded message go; the values always sum to ``payload_length``.
 
-    A tensor's data count as their kind, and the rest of that envelope as control. A message that *is* the scalars or the log
-    (``ProjectedGradients``; ``LogPage``, ``Snapshot``) counts as such in whole: names and framing are the price of sending them.
+    A tensor's data and scales count as their kind, and the rest of that envelope as control. A message that *is* the scalars or the log
+    (``ProjectedGradients``; ``LogPage``, ``Snapshot``) counts as such in whole: names and framing are the price of
+    sending them.
     """
     if isinstance(message, SmashedData):
-        activations, labels = len(message.activations.data), len(message.labels.data)
+        activations, labels = message.activations.bytes_sent, message.labels.bytes_sent
         return {"activations": activations, "labels": labels, "control": payload_length - activations - labels}
     if isinstance(message, DualVariable):
-        duals = len(message.dual.data)
+        duals = message.dual.bytes_sent
         return {"duals": duals, "control": payload_length - duals}
     if isinstance(message, ProjectedGradients):
         return {"scalars": payload_length}

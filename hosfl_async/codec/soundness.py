@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from hosfl_async.codec.refusal import Unsound
-from hosfl_async.messages import DualVariable, LogEntry, LogPage, ProjectedGradients, SmashedData, Snapshot, Tensor
+from hosfl_async.messages import (
+    CUT_DTYPES,
+    SCALED_DTYPES,
+    DualVariable,
+    LogEntry,
+    LogPage,
+    ProjectedGradients,
+    SmashedData,
+    Snapshot,
+    Tensor,
+)
 
 
 def _check_finite(data: bytes, where: str) -> None:
@@ -30,14 +40,36 @@ def _check_tensor(tensor: Tensor, where: str, dtype: str, dimensions: int | None
         raise Unsound(where, f"{dimensions} dimension(s)", f"shape {tensor.shape}")
     if len(tensor.data) != tensor.bytes_expected:
         raise Unsound(where, f"{tensor.bytes_expected} bytes for {dtype} {tensor.shape}", f"{len(tensor.data)} bytes")
+    if tensor.scales and dtype not in SCALED_DTYPES:
+        raise Unsound(where, f"no scales for {dtype}", f"{len(tensor.scales)} bytes")
     if dtype == "float32":
         _check_finite(tensor.data, where)
+    elif dtype == "bfloat16":
+        _check_finite_bfloat16(tensor.data, where)
+
+
+def _check_finite_bfloat16(data: bytes, where: str) -> None:
+    infinite = (np.frombuffer(data, "<u2") & 0x7F80) == 0x7F80
+    if infinite.any():
+        raise Unsound(where, "finite numbers", f"one that is not at element {int(infinite.argmax())}")
 
 
 def _check_batch(tensor: Tensor, where: str) -> None:
-    _check_tensor(tensor, where, "float32")
+    if tensor.dtype not in CUT_DTYPES:
+        raise Unsound(where, " or ".join(sorted(CUT_DTYPES)), tensor.dtype)
+    _check_tensor(tensor, where, tensor.dtype)
     if not tensor.shape or tensor.shape[0] < 1:
         raise Unsound(where, "a batch of at least one sample", f"shape {tensor.shape}")
+    if tensor.dtype in SCALED_DTYPES:
+        _check_scales(tensor, where)
+
+
+def _check_scales(tensor: Tensor, where: str) -> None:
+    if len(tensor.scales) not in tensor.scales_lengths:
+        raise Unsound(where, f"1 or {tensor.shape[0]} float32 scales", f"{len(tensor.scales)} bytes")
+    _check_finite(tensor.scales, f"{where}.scales")
+    if (np.frombuffer(tensor.scales, "<f4") < 0).any():
+        raise Unsound(f"{where}.scales", "no negative scale", "one")
 
 
 def _check_smashed_data(message: SmashedData) -> None:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import torch
 
 from hosfl_async.errors import LearnerError
+from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler, Indices, load_dataset, partition
 from hosfl_async.learning.first_order import ServerTrainer
 from hosfl_async.learning.flops import StepCost, step_cost
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner, Workbench
 from hosfl_async.learning.randomness import named_key
-from hosfl_async.learning.settings import FirstOrderSettings, TaskSettings, ZerothOrderSettings
+from hosfl_async.learning.settings import DEFAULT_CUT, CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.version_store import VersionStore
 from hosfl_async.learning.zeroth_order import Prober
@@ -40,12 +41,13 @@ class LearnerFactory:
         task: TaskSettings,
         zeroth_order: ZerothOrderSettings,
         first_order: FirstOrderSettings,
+        cut: CutSettings = DEFAULT_CUT,
         *,
         seed: int,
         clients: Sequence[str],
         shared: bool = False,
     ) -> None:
-        self.task, self.zeroth_order, self.first_order, self.seed = task, zeroth_order, first_order, seed
+        self.task, self.zeroth_order, self.first_order, self.cut, self.seed = task, zeroth_order, first_order, cut, seed
         self.run_key = run_key_of(seed)
         data = load_dataset(task, seed)
         self._image_shape = data.image_shape
@@ -68,7 +70,7 @@ class LearnerFactory:
         model = self._new_model()
         store = self._shared[0] if self._shared else self._new_store(model)
         trainer = ServerTrainer(model.server, initial_theta_s(model, self.seed), self.first_order)
-        return ServerLearner(store, model, trainer, self.data, self.first_order.evaluation_batch)
+        return ServerLearner(store, model, trainer, CutTraffic(self.cut, self.run_key), self.data, self.first_order.evaluation_batch)
 
     def aggregator(self) -> AggregatorLearner:
         """The aggregator's learner, at version 0."""
@@ -97,4 +99,6 @@ class LearnerFactory:
     def _new_bench(self, model: SplitModel) -> Workbench:
         prober = Prober(model.client, self.run_key, self.zeroth_order.mu)
         sampler = BatchSampler(self.seed, self.task.batch_size)
-        return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu)
+        return Workbench(
+            model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, CutTraffic(self.cut, self.run_key)
+        )

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from hosfl_async import jobs
 from hosfl_async.errors import LearnerError
+from hosfl_async.learning.cut_traffic import CutTraffic, received
 from hosfl_async.learning.data import BatchSampler, Dataset
 from hosfl_async.learning.first_order import Dual, ServerTrainer
 from hosfl_async.learning.golden import golden_digest
@@ -108,6 +109,7 @@ class Workbench:
     images: torch.Tensor
     labels: NDArray[np.int64]
     mu: float
+    cut: CutTraffic
 
 
 @dataclass(slots=True)
@@ -157,7 +159,7 @@ class ClientLearner(_Follower):
         batch = bench.images[torch.from_numpy(chosen)]
         activations = forward(bench.model.client, self._held.views, batch)
         self._anchor = _Anchor(job.step, job.base_version, batch, activations)
-        return jobs.ForwardDone(activations=to_data(activations), labels=to_data(bench.labels[chosen]))
+        return jobs.ForwardDone(activations=bench.cut.activations(activations, job.step), labels=to_data(bench.labels[chosen]))
 
     def _probe(self, job: jobs.Probe) -> jobs.ProbeDone:
         anchor = self._anchored(job.step)
@@ -171,7 +173,7 @@ class ClientLearner(_Follower):
         anchor = self._anchored(job.step)
         if anchor.differences is None:
             raise LearnerError(f"step {job.step}: projection wanted before the probes")
-        dual = to_array(job.dual, "float32", anchor.activations.shape, f"dual of step {job.step}")
+        dual = received(job.dual, anchor.activations.shape, f"dual of step {job.step}")
         projected = project(anchor.differences, dual, self._bench.mu)
         self._anchor = None
         if not np.isfinite(projected).all():
@@ -187,10 +189,13 @@ class ClientLearner(_Follower):
 class ServerLearner(_Follower):
     """The split server's numbers: the server half with its optimiser, and a follower's client half for evaluation."""
 
-    __slots__ = ("_data", "_evaluation_batch", "_model", "_trainer")
+    __slots__ = ("_cut", "_data", "_evaluation_batch", "_model", "_trainer")
 
-    def __init__(self, store: VersionStore, model: SplitModel, trainer: ServerTrainer, data: Dataset, evaluation_batch: int) -> None:
+    def __init__(
+        self, store: VersionStore, model: SplitModel, trainer: ServerTrainer, cut: CutTraffic, data: Dataset, evaluation_batch: int
+    ) -> None:
         super().__init__(store)
+        self._cut = cut
         self._model = model
         self._trainer = trainer
         self._data = data
@@ -229,11 +234,11 @@ class ServerLearner(_Follower):
         return jobs.Evaluated(version=self._held.number, accuracy=correct / samples, loss=loss / samples, samples=samples)
 
     def _received(self, job: jobs.Backward | jobs.EvaluateDual) -> tuple[torch.Tensor, torch.Tensor]:
-        activations = to_array(job.activations, "float32", (None, *self._model.cut_shape), f"activations of step {job.step}")
+        activations = received(job.activations, (None, *self._model.cut_shape), f"activations of step {job.step}")
         labels = to_array(job.labels, "int64", (activations.shape[0],), f"labels of step {job.step}")
         if not labels.size or labels.min() < 0 or labels.max() >= self._data.classes:
             raise LearnerError(f"labels of step {job.step}: expected at least one, each from 0 to {self._data.classes - 1}")
         return to_torch(activations), to_torch(labels)
 
     def _answer(self, job: jobs.Backward | jobs.EvaluateDual, answer: Dual) -> jobs.BackwardDone:
-        return jobs.BackwardDone(step=job.step, dual=to_data(answer.dual.numpy()), loss=answer.loss)
+        return jobs.BackwardDone(step=job.step, dual=self._cut.dual(answer.dual.numpy(), job.step), loss=answer.loss)

@@ -15,11 +15,13 @@ from typing import Any
 
 import torch
 
+from hosfl_async.codec import dequantise
+from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler, load_dataset, partition
-from hosfl_async.learning.first_order import ServerTrainer
+from hosfl_async.learning.first_order import Dual, ServerTrainer
 from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector, direction_key
 from hosfl_async.learning.randomness import named_key
-from hosfl_async.learning.settings import FirstOrderSettings, TaskSettings, ZerothOrderSettings
+from hosfl_async.learning.settings import DEFAULT_CUT, CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
 from hosfl_async.messages import StepId
@@ -38,7 +40,7 @@ class _Step:
     batch: torch.Tensor
     labels: torch.Tensor
     activations: Activations
-    dual: torch.Tensor | None = None
+    dual: Activations | None = None
     projected_gradients: tuple[float, ...] = ()
 
 
@@ -64,6 +66,7 @@ class Reference:
         clients: Sequence[str],
         learning_rate: float,
         contributions: float | None,
+        cut: CutSettings = DEFAULT_CUT,
     ) -> None:
         """``contributions`` is K, the divisor of each entry; ``None`` divides by the sum of the entry's weights."""
         data = load_dataset(task, seed)
@@ -76,6 +79,7 @@ class Reference:
         self.run_key = named_key("run", seed)
         self.mu, self.learning_rate, self.contributions = zeroth_order.mu, learning_rate, contributions
         self.prober, self.perturber = Prober(self.model.client, self.run_key, self.mu), Perturber()
+        self.cut = CutTraffic(cut, self.run_key)
         self.server = ServerTrainer(self.model.server, initial_theta_s(self.model, seed), first_order)
         self.theta_c = {0: initial_theta_c(self.model, seed)}
         self.steps: dict[StepId, _Step] = {}
@@ -92,14 +96,22 @@ class Reference:
     def backward(self, step: StepId, weight: float) -> None:
         """The server finishes the forward pass, back-propagates, steps theta_s and answers with the dual variable."""
         done = self.steps[step]
-        answer = self.server.backward(torch.from_numpy(done.activations), done.labels, weight)
-        done.dual = answer.dual
+        answer = self.server.backward(self._sent(step), done.labels, weight)
+        done.dual = self._answered(step, answer)
         self.losses.append(answer.loss)
 
     def dual(self, step: StepId) -> None:
         """Policy fresh: the server evaluates the dual of the step's activations anew, without a step of its own."""
         done = self.steps[step]
-        done.dual = self.server.evaluate_dual(torch.from_numpy(done.activations), done.labels).dual
+        done.dual = self._answered(step, self.server.evaluate_dual(self._sent(step), done.labels))
+
+    def _sent(self, step: StepId) -> torch.Tensor:
+        """The step's activations as the server gets them, quantised if so set; the anchor stays exact."""
+        return torch.tensor(dequantise(self.cut.activations(self.steps[step].activations, step)))
+
+    def _answered(self, step: StepId, answer: Dual) -> Activations:
+        """The dual as the client gets it."""
+        return dequantise(self.cut.dual(answer.dual.numpy(), step))
 
     def project(self, step: StepId, probes: int) -> None:
         """The client runs its perturbed forwards at the step's own version and projects them on the dual."""
@@ -107,7 +119,7 @@ class Reference:
         assert done.dual is not None, f"step {step} is projected before its dual is known"
         theta = self.theta_c[done.base_version]
         differences = self.prober.differences(theta, done.batch, done.activations, step, probes)
-        done.projected_gradients = project(differences, done.dual.numpy(), self.mu)
+        done.projected_gradients = project(differences, done.dual, self.mu)
 
     def commit(self, version: int, weights: Iterable[tuple[StepId, float]]) -> None:
         """theta_c <- theta_c - eta * (1/K) * sum_i s_i * (1/P) * sum_p v_ip u_ip, term by term in canonical order."""

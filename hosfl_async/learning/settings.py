@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 
+from hosfl_async.messages import CutDtype
+
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads these dataclasses when they stand in a scenario file."""
 
@@ -66,6 +68,23 @@ class TaskSettings:
     """Samples in one client step; drawn with replacement where a client has fewer."""
     model: ModelSettings = field(default_factory=ModelSettings)
     partition: PartitionSettings = field(default_factory=PartitionSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutSettings:
+    """In how many bits activations and duals travel. Who receives them needs no setting: a tensor says what it is."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    activations: CutDtype = "float32"
+    """From client to server. bfloat16, int8 and int4 are rounded at random, without bias, by draws from the step's own name."""
+    duals: CutDtype = "float32"
+    """From server to client, in the same way."""
+    scale_per: Literal["tensor", "sample"] = "tensor"
+    """int8 and int4: one absmax scale for the whole tensor, or one (4 bytes) for each sample of the batch."""
+
+
+DEFAULT_CUT = CutSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,19 @@ def to_array(tensor: Tensor, dtype: str, shape: tuple[int | None, ...], what: st
 
     Raises ``LearnerError`` if dtype, shape or length are not as expected; ``what`` names the tensor in the text.
     """
+    check_tensor(tensor, (dtype,), shape, what)
+    return np.frombuffer(tensor.data, _KINDS[dtype]).reshape(tensor.shape)
+
+
+def check_tensor(tensor: Tensor, dtypes: Collection[str], shape: tuple[int | None, ...], what: str) -> None:
+    """Raises ``LearnerError`` unless dtype, shape and lengths are as expected."""
     fits = len(shape) == len(tensor.shape) and all(want in (None, have) for want, have in zip(shape, tensor.shape, strict=False))
-    if tensor.dtype != dtype or not fits or len(tensor.data) != tensor.bytes_expected:
+    whole = len(tensor.data) == tensor.bytes_expected and len(tensor.scales) in tensor.scales_lengths
+    if tensor.dtype not in dtypes or not fits or not whole:
         wanted = "x".join("any" if extent is None else str(extent) for extent in shape)
         found = f"{tensor.dtype} {'x'.join(map(str, tensor.shape))} in {len(tensor.data)} bytes"
-        raise LearnerError(f"{what}: expected {dtype} {wanted}, found {found}")
-    return np.frombuffer(tensor.data, _KINDS[dtype]).reshape(tensor.shape)
+        found += f" and {len(tensor.scales)} of scales" if tensor.scales else ""
+        raise LearnerError(f"{what}: expected {' or '.join(sorted(dtypes))} {wanted}, found {found}")
 
 
 def to_torch(array: NDArray[Any]) -> torch.Tensor:

@@ -18,7 +18,7 @@ from pydantic import StringConstraints, TypeAdapter
 from hosfl_async.agents.settings import AggregatorSettings, EdgeClientSettings, RetrySettings, SplitServerSettings
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.codec import CodecLimits
-from hosfl_async.learning.settings import FirstOrderSettings, TaskSettings, ZerothOrderSettings
+from hosfl_async.learning.settings import CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.live.settings import LiveSettings
 from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, Outage, SimulationSettings
 
@@ -92,6 +92,7 @@ class Scenario:
     aggregator: AggregatorSettings = field(default_factory=AggregatorSettings)
     zeroth_order: ZerothOrderSettings = field(default_factory=ZerothOrderSettings)
     first_order: FirstOrderSettings = field(default_factory=FirstOrderSettings)
+    cut: CutSettings = field(default_factory=CutSettings)
     fleet: Annotated[tuple[FleetGroup, ...], MinLen(1)]
     """Groups of client devices; the clients are numbered through all groups from client-1 on."""
     fleet_size: Annotated[int, Ge(0), Le(1_000_000)] = 0

@@ -110,6 +110,7 @@ def reference_of(scenario: Scenario) -> Reference:
         clients=[name for name, _ in scenario.devices()],
         learning_rate=scenario.aggregator.learning_rate,
         contributions=float(scenario.aggregator.buffer_contributions) if nominal else None,
+        cut=scenario.cut,
     )
 
 
@@ -134,11 +135,13 @@ def test_the_synchronous_scenario_is_the_plain_loop() -> None:
         [],
         ['client.dual_policy="fresh"'],
         ['aggregator.divide_by="weights"', "client.steps_unanswered_max=3"],
+        ['cut.activations="int4"', 'cut.duals="int8"'],
+        ['cut.activations="bfloat16"', 'cut.duals="int4"', 'cut.scale_per="sample"', 'client.dual_policy="fresh"'],
         ['server.staleness.rule="polynomial"', 'aggregator.staleness.rule="hinge"'],
         ["network.loss=0.1", "network.duplication=0.1", "network.reordering=0.2", "aggregator.buffer_deadline_s=3"],
         ["fleet[0].dropout.mean_time_between_s=10", 'fleet[0].dropout.kind="crash"', "fleet[0].dropout.mean_absence_s=5"],
     ],
-    ids=["eager", "fresh", "weights", "staleness", "lossy", "crashes"],
+    ids=["eager", "fresh", "weights", "quantised", "quantised by sample", "staleness", "lossy", "crashes"],
 )
 def test_an_asynchronous_run_is_the_plain_loop_in_its_own_order(changes: list[str]) -> None:
     scenario = load_scenario(SCENARIOS / "quickstart.toml", ["aggregator.client_steps=150", "shared.retry.first_s=1", *changes], seed=7)

@@ -98,6 +98,7 @@ def test_bytes_by_kind_names_what_travels() -> None:
     smashed = m.SmashedData(STEP, 1, floats(4, 8), m.Tensor("int64", (4,), bytes(32)))
     assert bytes_by_kind(smashed, 300) == {"activations": 128, "labels": 32, "control": 140}
     assert bytes_by_kind(m.DualVariable(STEP, 1, floats(4, 8)), 300) == {"duals": 128, "control": 172}
+    assert bytes_by_kind(m.DualVariable(STEP, 1, m.Tensor("int4", (4, 8), bytes(16), bytes(4))), 300) == {"duals": 20, "control": 280}
     assert bytes_by_kind(m.ProjectedGradients(STEP, 1, (1.0,)), 90) == {"scalars": 90}
     assert bytes_by_kind(m.LogPage(0, (), 0), 90) == {"log": 90}
     assert bytes_by_kind(m.Snapshot(1, floats(4), bytes(32), bytes(32), 1), 90) == {"log": 90}
@@ -143,7 +144,7 @@ UNSOUND: dict[str, tuple[m.Message, str]] = {
     "short tensor": (m.DualVariable(STEP, 0, m.Tensor("float32", (2, 2), bytes(12))), r"expected 16 bytes for float32 \(2, 2\), found 12"),
     "long tensor": (m.DualVariable(STEP, 0, m.Tensor("float32", (2,), bytes(12))), "expected 8 bytes.*found 12"),
     "huge shape": (m.DualVariable(STEP, 0, m.Tensor("float32", (2**31,) * 6, b"")), "found 0 bytes"),
-    "integer dual": (m.DualVariable(STEP, 0, labels(2)), "dual: expected float32, found int64"),
+    "integer dual": (m.DualVariable(STEP, 0, labels(2)), "dual: expected bfloat16 or float32 or int4 or int8, found int64"),
     "scalar activations": (m.SmashedData(STEP, 0, floats(), labels(1)), "at least one sample"),
     "empty batch": (m.SmashedData(STEP, 0, floats(0, 3), labels(0)), "at least one sample"),
     "float labels": (m.SmashedData(STEP, 0, floats(2), floats(2)), "labels: expected int64, found float32"),

@@ -10,6 +10,7 @@ import random
 import struct
 from collections import Counter
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import msgpack
@@ -35,6 +36,9 @@ MESSAGES: list[m.Message] = [
     m.SmashedData(STEP, 5, TENSOR, LABELS),
     m.DualRequest(STEP),
     m.DualVariable(STEP, 5, TENSOR),
+    m.DualVariable(STEP, 5, m.Tensor("int4", (2, 3), bytes([0x97, 0x01, 0x3E]), packed_floats([0.5]))),
+    m.DualVariable(STEP, 5, m.Tensor("int8", (2, 3), bytes(range(6)), packed_floats([0.5, 2.0]))),
+    m.DualVariable(STEP, 5, m.Tensor("bfloat16", (2,), bytes([0x80, 0x3F, 0, 0]))),
     m.DualRefused(STEP, "busy"),
     m.Join(3, DIGEST, DIGEST),
     m.Welcome(3, 2, 40),
@@ -183,13 +187,28 @@ MUTATIONS: list[tuple[Callable[[random.Random, bytes], bytes], int]] = [
 ]
 
 
+def assert_whole(tensor: m.Tensor) -> None:
+    """As many bytes as dtype and shape say, and finite numbers only."""
+    stored = {"float32": "<f4", "int64": "<i8", "bfloat16": "<u2", "int8": "i1", "int4": "u1"}[tensor.dtype]
+    items = np.frombuffer(tensor.data, stored)
+    if tensor.dtype == "int4":
+        assert items.size == (prod(tensor.shape) + 1) // 2
+    else:
+        items = items.reshape(tensor.shape)
+    if tensor.dtype == "bfloat16":
+        items = (items.astype(np.uint32) << 16).view(np.float32)
+    assert np.isfinite(items).all()
+    scales = np.frombuffer(tensor.scales, "<f4")
+    assert np.isfinite(scales).all()
+    assert scales.size in ((1, tensor.shape[0]) if tensor.dtype in ("int8", "int4") else (0,))
+
+
 def assert_sound(value: Any) -> None:
     """Independent of the codec: numbers finite, tensors whole, terms ordered, page without a gap."""
     if isinstance(value, float):
         assert math.isfinite(value)
     elif isinstance(value, m.Tensor):
-        numbers = np.frombuffer(value.data, {"float32": "<f4", "int64": "<i8"}[value.dtype]).reshape(value.shape)
-        assert np.isfinite(numbers).all()
+        assert_whole(value)
     elif isinstance(value, m.SmashedData):
         assert value.labels.dtype == "int64"
         assert value.labels.shape == value.activations.shape[:1] != (0,)

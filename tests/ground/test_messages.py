@@ -72,4 +72,7 @@ def test_clients_sort_by_their_bytes(a: str, b: str) -> None:
 def test_tensor_length() -> None:
     assert Tensor("float32", (2, 3), b"").bytes_expected == 24
     assert Tensor("int64", (), b"").bytes_expected == 8
+    assert [Tensor("int4", (3, size), b"").bytes_expected for size in (0, 1, 2, 3)] == [0, 2, 3, 5]
+    assert Tensor("bfloat16", (3,), b"").bytes_expected == 6
+    assert Tensor("int8", (2, 3), bytes(6), bytes(8)).bytes_sent == 14
     assert Tensor("float32", (2**31,) * 6, b"").bytes_expected == 4 * 2**186

@@ -202,7 +202,7 @@ def test_tensors_that_do_not_fit_are_refused() -> None:
     client.run(jobs.Forward(STEP, 0))
     client.run(jobs.Probe(STEP, 1))
     for dual in (tensor("float32", 8, 5), tensor("float32", 32), tensor("int64", 8, 4), tensor("float32", 8, 4, cut=4)):
-        refused(client, jobs.Project(STEP, dual), "dual of step client-0/1: expected float32 8x4")
+        refused(client, jobs.Project(STEP, dual), "dual of step client-0/1: expected bfloat16 or float32 or int4 or int8 8x4")
     activations, labels = tensor("float32", 8, 4), tensor("int64", 8)
     refused(server, jobs.Backward(STEP, tensor("float32", 8, 3), labels), "activations of step")
     refused(server, jobs.Backward(STEP, activations, tensor("int64", 7)), "labels of step")
