@@ -19,6 +19,8 @@ from rich.console import Console
 from hosfl_async.errors import HosflError, SettingsError
 
 INTERRUPTED = 130
+WIDE = 120
+"""Columns that wide tables take, whatever the terminal has."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,6 +38,7 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Run folder to create [default: the next free one in runs/].", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")]
+Jobs = Annotated[int, typer.Option("-j", help="Processes at once.", min=1, max=256)]
 Control = Annotated[bool, typer.Option("--control/--no-control", help="Also run the frozen-client control.")]
 
 
@@ -74,6 +77,51 @@ def live(
         folder = out or assembly.free_folder(scenario)
         summary = assembly.run_live(scenario, folder=folder, broker=broker, control=control, watch=progress.show)
     _tell(summary, as_json, progress.folder)
+
+
+@app.command()
+def compare(
+    file: File,
+    methods: Annotated[
+        str, typer.Option(help="Methods, separated by commas; the frozen-client control is added.")
+    ] = "hosfl_async,hosfl_sync",
+    seeds: Annotated[int, typer.Option(help="How many, from the scenario's own seed on.", min=1, max=1000)] = 3,
+    target: Annotated[float | None, typer.Option(help="Accuracy [default: expect.accuracy_min].", show_default=False, min=0, max=1)] = None,
+    unequal: Annotated[bool, typer.Option("--unequal", help="Allow methods that differ in client steps in flight.")] = False,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; goes on there [default: runs/compare-NAME].", show_default=False)
+    ] = None,
+    jobs: Jobs = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print comparison.json instead of the table.")] = False,
+) -> None:
+    """Run several methods on one scenario at equal concurrency: accuracy against samples, modelled time and bytes."""
+    from hosfl_async.assembly.compare import Wish
+    from hosfl_async.assembly.compare import compare as run_comparison
+    from hosfl_async.assembly.folder import COMPARISON
+    from hosfl_async.report.comparing import comparison_table, comparison_title
+
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    folder = out or Path("runs") / f"compare-{file.stem}"
+    wish = Wish(file, names, seeds, tuple(set_ or ()), target, unequal)
+    comparison = run_comparison(wish, folder, processes=jobs, told=_told)
+    if as_json:
+        sys.stdout.write((folder / COMPARISON).read_text(encoding="utf-8"))
+    else:
+        _wide().print(comparison_title(comparison), markup=False, style="bold")
+        _wide().print(comparison_table(comparison))
+    _errors.print(f"[dim]table, figures and pictures: {folder}[/dim]")
+
+
+@app.command()
+def picture(
+    run: Annotated[Path, typer.Argument(help="Folder of a run or of a comparison.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .pdf.", show_default=False)],
+) -> None:
+    """Draw a run (accuracy, staleness, bytes) or a comparison."""
+    from hosfl_async import assembly
+
+    assembly.draw(run, out)
 
 
 @app.command()
@@ -148,6 +196,15 @@ class _Progress:
         if tenth != self._tenth:
             self._tenth = tenth
             _errors.print(progress.line)
+
+
+def _wide() -> Console:
+    """For tables of many columns: figures cut off to fit a narrow page would be worthless."""
+    return Console(highlight=False, width=max(Console().width, WIDE), soft_wrap=True)
+
+
+def _told(done: int, total: int, name: str) -> None:
+    _errors.print(f"{done} of {total}: {name}")
 
 
 def _tell(summary: Any, as_json: bool, folder: Path | None) -> None:

@@ -8,6 +8,6 @@ from hosfl_async.assembly.folder import free_folder
 from hosfl_async.assembly.lived import run_live
 from hosfl_async.assembly.progress import Progress
 from hosfl_async.assembly.simulated import build_simulation, simulate
-from hosfl_async.assembly.stories import ReplayResult, replay, story_lines
+from hosfl_async.assembly.stories import ReplayResult, draw, replay, story_lines
 
-__all__ = ["Progress", "ReplayResult", "build_simulation", "free_folder", "replay", "run_live", "simulate", "story_lines"]
+__all__ = ["Progress", "ReplayResult", "build_simulation", "draw", "free_folder", "replay", "run_live", "simulate", "story_lines"]

@@ -19,6 +19,8 @@ from hosfl_async.scenario import Scenario, load_scenario, to_toml
 from hosfl_async.trace import TraceWriter
 
 SCENARIO, SUMMARY, METRICS, TRACE, LOG = "scenario.toml", "summary.json", "metrics.jsonl", "trace.msgpack", "log.sqlite"
+COMPARISON = "comparison.json"
+"""What a folder of compared runs has, see ``compare``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,11 @@ def free_folder(scenario: Scenario, below: Path = Path("runs")) -> Path:
 
 
 @contextmanager
-def open_folder(path: Path, scenario: Scenario, *, durable: bool) -> Iterator[OpenFolder]:
-    """Create the folder and everything in it but the summary. Raises ``SettingsError`` if there is something already."""
+def open_folder(path: Path, scenario: Scenario, *, durable: bool, traced: bool = True) -> Iterator[OpenFolder]:
+    """Create the folder and everything in it but the summary; without ``traced``, no journal either.
+
+    Raises ``SettingsError`` if there is something already.
+    """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise SettingsError(str(path), "holds something already", expected="a new or empty folder", mend="choose another with --out")
     try:
@@ -56,7 +61,7 @@ def open_folder(path: Path, scenario: Scenario, *, durable: bool) -> Iterator[Op
     meta = {"scenario": scenario.name, "seed": str(scenario.seed)}
     with (
         LogStore(path / LOG, durable=durable, meta=meta) as store,
-        TraceWriter(path / TRACE) as trace,
+        TraceWriter(path / TRACE if traced else None) as trace,
         (path / METRICS).open("wb") as metrics,
     ):
         yield OpenFolder(path, store, trace, metrics)

@@ -39,15 +39,23 @@ def build_simulation(scenario: Scenario, parts: Parts, recorder: Recorder, files
 
 
 def simulate(
-    scenario: Scenario, *, folder: Path | None = None, control: bool = True, watch: Watch | None = None, validate: bool = False
+    scenario: Scenario,
+    *,
+    folder: Path | None = None,
+    control: bool = True,
+    watch: Watch | None = None,
+    validate: bool = False,
+    traced: bool = True,
 ) -> Summary:
     """Run ``scenario`` in virtual time, and its frozen-client control beside it; with ``folder``, leave a run folder there.
+
+    ``traced``: whether the folder has a journal, which is most of its size.
 
     Raises ``SettingsError`` for a folder that cannot be used, ``AgentError`` if an agent breaks its own rules.
     """
     frozen = frozen_accuracy(scenario, watch) if control else None
     with ExitStack() as stack:
-        files = stack.enter_context(open_folder(folder, scenario, durable=False)) if folder else None
+        files = stack.enter_context(open_folder(folder, scenario, durable=False, traced=traced)) if folder else None
         recorder = Recorder(files.metrics if files else None)
         watcher = Watcher(scenario.name, recorder, scenario.aggregator.client_steps, folder, watch)
         simulation = build_simulation(

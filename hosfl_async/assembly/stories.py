@@ -1,17 +1,19 @@
-"""What a run folder can tell afterwards: the story of one step, and whether its log gives the parameters it ended with."""
+"""What a run folder can tell afterwards: the story of one step, whether its log gives the parameters it ended with, and pictures."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from hosfl_async.assembly.building import Parts
-from hosfl_async.assembly.folder import LOG, SUMMARY, TRACE, scenario_of
+from hosfl_async.assembly.folder import COMPARISON, LOG, METRICS, SUMMARY, TRACE, scenario_of
 from hosfl_async.checks import log_problems
 from hosfl_async.errors import LogError, SettingsError
 from hosfl_async.jobs import Replay
 from hosfl_async.log_store import LogStore
 from hosfl_async.report import read_summary
+from hosfl_async.report.comparing import read_comparison, read_evaluations
 from hosfl_async.trace import TraceRecord, read_trace, story
 
 
@@ -52,6 +54,25 @@ class ReplayResult:
         if self.expected is None:
             return f"{found}\nthe run did not end, so there is no digest to compare with; log and hash chain are sound"
         return f"{found}\n{'equal to' if self.agrees else 'DIFFERS from'} the digest the run ended with: {self.expected}"
+
+
+def draw(run: Path, out: Path) -> None:
+    """A picture of a finished run, or of a comparison. Raises ``SettingsError`` if ``run`` is neither, or ``out`` cannot be written."""
+    from hosfl_async.report.pictures import draw_comparison, draw_run
+
+    if (run / COMPARISON).is_file():
+        draw_comparison(read_comparison(run / COMPARISON), out)
+        return
+    scenario_of(run)
+    if not (run / SUMMARY).is_file():
+        raise SettingsError(str(run), "the run did not end", expected=f"a folder with {SUMMARY}")
+    draw_run(read_summary(run / SUMMARY), read_evaluations(run / METRICS), _staleness(run / TRACE), out)
+
+
+def _staleness(trace: Path) -> Counter[int]:
+    """How stale, in versions, how many admitted contributions were; nothing for a run without a journal."""
+    records = read_trace(trace) if trace.is_file() else ()
+    return Counter(int(each.values["staleness_versions"]) for each in records if each.kind == "admitted" and each.values)
 
 
 def replay(run: Path) -> ReplayResult:
