@@ -18,6 +18,8 @@ class Introduce(Struct, frozen=True, gc=False):
 class Introduced(Struct, frozen=True, gc=False):
     golden: bytes
     initial: bytes
+    parameters: int = 0
+    """d: the length of theta_c."""
 
 
 # -- the edge client's step ---------------------------------------------------------------------------
@@ -56,6 +58,19 @@ class Project(Struct, frozen=True, gc=False):
 class Projected(Struct, frozen=True, gc=False):
     step: StepId
     projected_gradients: tuple[float, ...]
+
+
+class BackPropagate(Struct, frozen=True, gc=False):
+    """First order: back-propagate the dual through the client half at the anchor; forgets the anchor. -> ``GradientDone``"""
+
+    step: StepId
+    dual: Tensor
+
+
+class GradientDone(Struct, frozen=True, gc=False):
+    step: StepId
+    gradient: Tensor
+    """With respect to theta_c, float32 (d,)."""
 
 
 class Replay(Struct, frozen=True, gc=False):
@@ -126,7 +141,7 @@ class Evaluated(Struct, frozen=True, gc=False):
     samples: int
 
 
-ClientJob = Introduce | Forward | Probe | Project | Replay | InstallSnapshot
+ClientJob = Introduce | Forward | Probe | Project | BackPropagate | Replay | InstallSnapshot
 ServerJob = Backward | EvaluateDual | Replay | InstallSnapshot | Evaluate
 AggregatorJob = Introduce | Replay | TakeSnapshot | InstallSnapshot
 Job = ClientJob | ServerJob | AggregatorJob

@@ -76,7 +76,7 @@ class Tensor(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
         return len(self.data) + len(self.scales)
 
 
-class Term(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+class Term(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One contribution inside a log entry: ``theta -= coefficients[p] * direction(step, p)`` for each probe p.
 
     ``coefficients`` is little-endian float32, one per probe, already scaled (``scaling.coefficients``): its bits are the truth.
@@ -85,6 +85,9 @@ class Term(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     step: StepId
     base_version: Count
     coefficients: bytes
+    gradient: bytes = b""
+    """Of a first-order client: little-endian float32 (d,), already scaled (``scaling.scaled_gradient``): ``theta -= gradient``.
+    A term has coefficients or a gradient, never both; without a gradient the field is not written."""
 
 
 class LogEntry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -97,14 +100,22 @@ class LogEntry(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
 _ENTRY_HEAD = Packing("<QI")
 _TERM_HEAD = Packing("<HQQQI")
+_DENSE_LENGTHS = Packing("<IQ")
+_DENSE = 2**32 - 1
+"""Stands where a term's length of coefficients stands if both lengths follow after the name; no coefficients are that long."""
 
 
 def chain_hash(previous: bytes, version: int, terms: tuple[Term, ...]) -> bytes:
     """BLAKE2b-256 over the previous chain value and this entry, packed little-endian as written in docs/protocol-wire.md."""
     parts = [previous, _ENTRY_HEAD.pack(version, len(terms))]
     for term in terms:
-        step, client = term.step, term.step.client.encode()
-        head = _TERM_HEAD.pack(len(client), step.incarnation, step.number, term.base_version, len(term.coefficients))
+        step, client, length = term.step, term.step.client.encode(), len(term.coefficients)
+        if term.gradient:
+            lengths = _DENSE_LENGTHS.pack(length, len(term.gradient))
+            head = _TERM_HEAD.pack(len(client), step.incarnation, step.number, term.base_version, _DENSE)
+            parts += (head, client, lengths, term.coefficients, term.gradient)
+            continue
+        head = _TERM_HEAD.pack(len(client), step.incarnation, step.number, term.base_version, length)
         parts += (head, client, term.coefficients)
     return blake2b(b"".join(parts), digest_size=32).digest()
 
@@ -192,6 +203,18 @@ class ProjectedGradients(Message, frozen=True, tag=True):
     projected_gradients: Annotated[tuple[float, ...], Meta(max_length=PROBES_MAX)]
 
 
+class ClientGradient(Message, frozen=True, tag=True):
+    """The dense gradient of one step with respect to theta_c, unscaled, float32 (d,): what a client that back-propagates contributes."""
+
+    step: StepId
+    base_version: Count
+    gradient: Tensor
+
+
+Contributed = ProjectedGradients | ClientGradient
+"""What a client contributes, by its estimator."""
+
+
 class Accepted(Message, frozen=True, tag=True):
     """The step is in log entry ``version``, and that entry is durable."""
 
@@ -273,7 +296,7 @@ EdgeClientInbox = (
     DualVariable | DualRefused | Welcome | JoinRefused | Accepted | Refused | Granted | LogPage | Snapshot | DigestDiffers | HeadAnnounced
 )
 SplitServerInbox = SmashedData | DualRequest | LogPage | Snapshot | DigestDiffers | HeadAnnounced
-AggregatorInbox = Join | ProjectedGradients | CatchUp | StepWanted
+AggregatorInbox = Join | ProjectedGradients | ClientGradient | CatchUp | StepWanted
 
 
 # -- what the aggregator makes durable ----------------------------------------------------------------

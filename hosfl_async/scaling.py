@@ -1,7 +1,7 @@
-"""All scaling of projected gradients, in one function: learning rate, staleness weight, 1/K, 1/P.
+"""All scaling of contributions, in one place: learning rate, staleness weight, 1/K, and 1/P where there are probes.
 
 It stands on the ground floor because two rooms that do not know each other need the very same rule: the aggregator, which commits,
-and ``learning/reference.py``, the oracle. Nothing else in the package multiplies a projected gradient.
+and ``learning/reference.py``, the oracle. Nothing else in the package multiplies a projected gradient or a dense one.
 """
 
 from __future__ import annotations
@@ -28,6 +28,19 @@ def coefficients(projected_gradients: Sequence[float], *, learning_rate: float, 
     if not all(map(isfinite, scaled)):
         raise OverflowError("a scaled coefficient is not finite")
     return pack(f"<{probes}f", *scaled)
+
+
+def scaled_gradient(gradient: bytes, *, learning_rate: float, weight: float, contributions: float) -> bytes:
+    """Scale the dense gradient of one first-order step, little-endian float32 (d,), to the gradient of its log term.
+
+    ``learning_rate * weight * g_i / contributions``, evaluated in float64 from left to right, rounded once to float32: the same rule
+    without the probes. Raises ``OverflowError`` if an element does not fit a finite float32.
+    """
+    size = len(gradient) // 4
+    scaled = [learning_rate * weight * value / contributions for value in unpack(f"<{size}f", gradient)]
+    if not all(map(isfinite, scaled)):
+        raise OverflowError("an element of a scaled gradient is not finite")
+    return pack(f"<{size}f", *scaled)
 
 
 def unpack_coefficients(packed: bytes) -> tuple[float, ...]:

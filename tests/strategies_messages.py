@@ -59,13 +59,15 @@ smashed_data = batch_shapes.flatmap(
 )
 
 coefficients = st.lists(floats32, max_size=5).map(packed_floats)
+scaled = st.one_of(st.tuples(coefficients, st.just(b"")), st.tuples(st.just(b""), coefficients))
+"""Coefficients and gradient of a term: one of them is empty."""
 
 
 @st.composite
 def term_lists(draw: st.DrawFn, named: st.SearchStrategy[m.StepId] = few_steps) -> tuple[m.Term, ...]:
     """Terms of one entry in canonical order; steps are near each other, so that order matters in every field."""
     chosen = sorted(draw(st.sets(named, max_size=5)))
-    return tuple(m.Term(step, draw(counts), draw(coefficients)) for step in chosen)
+    return tuple(m.Term(step, draw(counts), *draw(scaled)) for step in chosen)
 
 
 @st.composite
@@ -112,6 +114,7 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Welcome: st.builds(m.Welcome, counts, counts, counts, flags),
     m.JoinRefused: st.builds(m.JoinRefused, counts, st.sampled_from(["golden_differs", "initial_differs", "old_boot", "fleet_full"])),
     m.ProjectedGradients: st.builds(m.ProjectedGradients, steps, counts, st.lists(floats64, max_size=20).map(tuple)),
+    m.ClientGradient: st.builds(m.ClientGradient, steps, counts, parameters),
     m.Accepted: st.builds(m.Accepted, steps, counts, counts, flags),
     m.Refused: st.builds(m.Refused, steps, st.sampled_from(["stale", "fenced", "superseded", "malformed", "finished"]), counts, flags),
     m.StepWanted: st.builds(m.StepWanted, steps, counts, st.none() | st.builds(m.Checkpoint, counts, digests)),

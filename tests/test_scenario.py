@@ -414,7 +414,10 @@ def scenarios() -> SearchStrategy[Scenario]:
 
     def consistent(scenario: Scenario) -> Scenario:
         shared = replace(
-            scenario.shared, probes=max(1, scenario.shared.probes), retry=replace(scenario.shared.retry, first_s=1.0, max_s=2.0)
+            scenario.shared,
+            probes=max(1, scenario.shared.probes),
+            estimator="dual_projection",
+            retry=replace(scenario.shared.retry, first_s=1.0, max_s=2.0),
         )
         aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9, cohort=0, cohort_extra=0)
         outages = tuple(replace(outage, agent="client-1") for outage in scenario.outages)

@@ -53,7 +53,9 @@ from hosfl_async.messages import (
     Accepted,
     CatchUp,
     Checkpoint,
+    ClientGradient,
     ClientJoined,
+    Contributed,
     DigestDiffers,
     EntryCommitted,
     Granted,
@@ -78,7 +80,7 @@ class Aggregator:
     def __init__(self, settings: AggregatorSettings, name: str = AGGREGATOR) -> None:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
-            ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "joined", "join_refused", "strangers", "by_deadline",
+            ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "early", "joined", "join_refused", "strangers", "by_deadline",
              "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "wishes_fenced", *COUNTS), 0,
         )  # fmt: skip
         self.log = UpdateLog()
@@ -101,7 +103,8 @@ class Aggregator:
         self._effects: list[Effect] = []
         self._receivers: dict[type, Callable[[str, Any], None]] = {
             Join: self._on_join,
-            ProjectedGradients: self._on_projected_gradients,
+            ProjectedGradients: self._on_contributed,
+            ClientGradient: self._on_contributed,
             CatchUp: self._on_catch_up,
             StepWanted: self._on_step_wanted,
         }
@@ -210,7 +213,10 @@ class Aggregator:
 
     # -- admission ----------------------------------------------------------------------------------------
 
-    def _on_projected_gradients(self, sender: str, message: ProjectedGradients) -> None:
+    def _on_contributed(self, sender: str, message: Contributed) -> None:
+        if isinstance(message, ClientGradient) and self._introduced is None:
+            self.counts["early"] += 1  # just restarted: how long a gradient must be is not known yet, and it comes again by itself
+            return
         self.counts["received"] += 1
         step = message.step
         member = self._members.of(sender, step.incarnation)
@@ -228,10 +234,11 @@ class Aggregator:
         else:
             self._admit(sender, message, member)
 
-    def _admit(self, sender: str, message: ProjectedGradients, member: Member) -> None:
+    def _admit(self, sender: str, message: Contributed, member: Member) -> None:
         staleness = self.log.head - message.base_version
         weight = staleness_weight(staleness, self._settings.staleness) if staleness >= 0 else 1.0
-        contribution = Contribution(message.step, message.base_version, message.projected_gradients, staleness, weight)
+        scalars, gradient = _contents(message)
+        contribution = Contribution(message.step, message.base_version, scalars, staleness, weight, gradient)
         problem = self._try_add(contribution)
         member.remember(message.step.number, problem)
         step_s = self._turnstile.contributed(message.step, self._now, admitted=problem is None)
@@ -255,7 +262,7 @@ class Aggregator:
         """Put it into the buffer, or say why not."""
         if contribution.weight == 0.0:
             return "stale"
-        if contribution.staleness < 0 or len(contribution.projected_gradients) != self._settings.probes:
+        if contribution.staleness < 0 or not self._well_formed(contribution):
             return "malformed"
         try:
             self._buffer.add(contribution)
@@ -263,11 +270,18 @@ class Aggregator:
             return "malformed"
         return None
 
-    def _refuse(self, sender: str, message: ProjectedGradients, reason: Refusal) -> None:
+    def _well_formed(self, contribution: Contribution) -> bool:
+        """P scalars, or a gradient as long as theta_c, whichever this run's estimator gives."""
+        if self._settings.estimator != "gradient":
+            return not contribution.gradient and len(contribution.projected_gradients) == self._settings.probes
+        parameters = self._introduced.parameters if self._introduced else 0
+        return not contribution.projected_gradients and len(contribution.gradient) == 4 * parameters > 0
+
+    def _refuse(self, sender: str, message: Contributed, reason: Refusal) -> None:
         self.counts["late" if reason == "finished" else reason] += 1
         self._answer_again(sender, message, reason)
 
-    def _answer_again(self, sender: str, message: ProjectedGradients, answer: int | Refusal | None) -> None:
+    def _answer_again(self, sender: str, message: Contributed, answer: int | Refusal | None) -> None:
         if isinstance(answer, int):
             self._send(sender, Accepted(message.step, answer, self.log.head, self.over))
         elif answer is not None:
@@ -366,7 +380,8 @@ class Aggregator:
             self.counts["snapshots"] += 1
             self._send(sender, structs.replace(snapshot, head=self.log.head, finished=self.over))
             return
-        entries = self.log.after(version, self._settings.page_entries_max) if version <= self.log.head else ()
+        settings = self._settings
+        entries = self.log.after(version, settings.page_entries_max, settings.page_bytes_max) if version <= self.log.head else ()
         self.counts["pages"] += 1
         self._send(sender, LogPage(version, entries, self.log.head, self._own_half.digest(version), self.over))
 
@@ -443,3 +458,10 @@ class Aggregator:
                 raise AgentError(f"{self.name}: {len(member.answers)} answers remembered for {client}, at most {member.window} allowed")
         if self._own_half.version > self.log.head or self.log.oldest_base > self._own_half.snapshot_version:
             raise AgentError(f"{self.name}: our half at {self._own_half.version}, log {self.log.oldest_base}..{self.log.head}")
+
+
+def _contents(message: Contributed) -> tuple[tuple[float, ...], bytes]:
+    """The scalars and the gradient of a contribution; one of them is empty."""
+    if isinstance(message, ClientGradient):
+        return (), message.gradient.data
+    return message.projected_gradients, b""

@@ -35,8 +35,10 @@ from hosfl_async.agents.settings import ANSWERS_REMEMBERED_MIN, EdgeClientSettin
 from hosfl_async.agents.update_log import LogFollower
 from hosfl_async.errors import AgentError, LogError
 from hosfl_async.jobs import (
+    BackPropagate,
     Forward,
     ForwardDone,
+    GradientDone,
     InstallSnapshot,
     Introduce,
     Introduced,
@@ -52,6 +54,8 @@ from hosfl_async.messages import (
     CUT_DTYPES,
     SPLIT_SERVER,
     Accepted,
+    ClientGradient,
+    Contributed,
     DigestDiffers,
     DualRefused,
     DualRequest,
@@ -124,7 +128,7 @@ class EdgeClient:
         self._smashed: SmashedData | None = None
         self._dual: Tensor | None = None
         self._probed = False
-        self._unanswered: dict[StepId, ProjectedGradients] = {}
+        self._unanswered: dict[StepId, Contributed] = {}
         self._busy = False
         self._asking = False
         self._granted = 0
@@ -144,6 +148,11 @@ class EdgeClient:
     def version(self) -> int:
         """Version of the client half as it stands."""
         return self._follower.version
+
+    @property
+    def _probes(self) -> int:
+        """Perturbed forwards of a step: none for a frozen client, nor for one that back-propagates."""
+        return self._settings.probes if self._settings.estimator == "dual_projection" else 0
 
     @property
     def finished(self) -> bool:
@@ -183,8 +192,8 @@ class EdgeClient:
                 self._on_forward(result)
             case ProbeDone(step):
                 self._on_probed(step)
-            case Projected():
-                self._on_projected(result)
+            case Projected() | GradientDone():
+                self._on_estimated(result)
             case Replayed():
                 self._follower.replayed(result)
             case Introduced():
@@ -193,7 +202,7 @@ class EdgeClient:
 
     def _on_job_failed(self, job: Any, reason: str) -> None:
         """A projection can fail on a dual that does not fit: the step is lost. Anything else is this machine's own fault."""
-        if isinstance(job, Project):
+        if isinstance(job, Project | BackPropagate):
             self._count("projections_failed")
             if self._phase is Phase.PROJECTING:  # else it was abandoned while the job ran
                 self._abandon()
@@ -228,7 +237,7 @@ class EdgeClient:
         self._base_version = self._follower.version
         self._step_began = self._now
         self._smashed = self._dual = None
-        self._probed = self._settings.probes == 0
+        self._probed = not self._probes
         self._enter(Phase.FORWARD)
         self._run(Forward(self._step, self._base_version))
 
@@ -240,7 +249,7 @@ class EdgeClient:
         self._enter(Phase.AWAITING_DUAL)
         self._send_smashed()
         if not self._probed:
-            self._run(Probe(self._step, self._settings.probes))
+            self._run(Probe(self._step, self._probes))
 
     def _send_smashed(self) -> None:
         assert self._smashed is not None
@@ -289,17 +298,22 @@ class EdgeClient:
         if self._dual is None or not self._probed or self._busy:
             return
         self._enter(Phase.PROJECTING)
-        if self._settings.probes:
+        if self._settings.estimator == "gradient":
+            self._run(BackPropagate(self._step, self._dual))
+        elif self._probes:
             self._run(Project(self._step, self._dual))
         else:
-            self._contribute(())
+            self._contribute(ProjectedGradients(self._step, self._base_version, ()))
 
-    def _on_projected(self, result: Projected) -> None:
-        if self._phase is Phase.PROJECTING and result.step == self._step:
-            self._contribute(result.projected_gradients)
+    def _on_estimated(self, result: Projected | GradientDone) -> None:
+        if self._phase is not Phase.PROJECTING or result.step != self._step:
+            return
+        if isinstance(result, GradientDone):
+            self._contribute(ClientGradient(self._step, self._base_version, result.gradient))
+        else:
+            self._contribute(ProjectedGradients(self._step, self._base_version, result.projected_gradients))
 
-    def _contribute(self, projected_gradients: tuple[float, ...]) -> None:
-        message = ProjectedGradients(self._step, self._base_version, projected_gradients)
+    def _contribute(self, message: Contributed) -> None:
         self._unanswered[self._step] = message
         self._smashed = self._dual = None
         self._enter(Phase.RESTING)
@@ -481,7 +495,7 @@ class EdgeClient:
     def _send(self, recipient: str, message: Any) -> None:
         self._effects.append(Send(recipient, message))
 
-    def _run(self, job: Forward | Probe | Project | Replay | InstallSnapshot | Introduce) -> None:
+    def _run(self, job: Forward | Probe | Project | BackPropagate | Replay | InstallSnapshot | Introduce) -> None:
         self._busy = True
         self._effects.append(RunJob(job))
 

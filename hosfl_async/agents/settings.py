@@ -14,6 +14,9 @@ ANSWERS_REMEMBERED_MIN = 16
 """Answers that an aggregator remembers per client at least, and steps that a client is ahead of its oldest unanswered one at most."""
 
 
+Estimator = Literal["dual_projection", "gradient"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StalenessSettings:
     """How much a contribution counts when the log has moved on by tau versions since it was begun."""
@@ -55,6 +58,8 @@ class EdgeClientSettings:
 
     probes: Annotated[int, Ge(0), Le(4096)] = 5
     """P: perturbed forwards per step. 0 is the frozen client: it feeds the server and never moves."""
+    estimator: Estimator = "dual_projection"
+    """dual_projection: P scalars from perturbed forwards. gradient: the client back-propagates the dual and sends the dense gradient."""
     dual_policy: Literal["eager", "fresh"] = "eager"
     """eager: the dual comes as soon as the smashed data arrive. fresh: it is evaluated anew when the perturbed forwards are done."""
     steps_unanswered_max: Annotated[int, Ge(1), Le(ANSWERS_REMEMBERED_MIN)] = 1
@@ -98,6 +103,8 @@ class AggregatorSettings:
     """The run ends when so many client steps are in the log."""
     probes: Annotated[int, Ge(0), Le(4096)] = 5
     """P that every contribution must have."""
+    estimator: Estimator = "dual_projection"
+    """gradient: contributions are dense gradients; else scalars."""
     learning_rate: Annotated[float, Gt(0)] = 0.1
     """eta of the client half."""
     buffer_contributions: Annotated[int, Ge(1)] = 5
@@ -125,6 +132,8 @@ class AggregatorSettings:
     """Places that may go to others while one client waits; then it is next, whatever the selection says."""
     page_entries_max: Annotated[int, Ge(1)] = 64
     """Log entries in one catch-up page."""
+    page_bytes_max: Annotated[int, Ge(1)] = 16 * 2**20
+    """Bytes of coefficients and gradients in one page; a page has at least one entry."""
     entries_kept_max: Annotated[int, Ge(1)] = 4096
     """Log entries kept in memory; whoever needs older ones gets a snapshot."""
     snapshot_every_versions: Annotated[int, Ge(1)] = 100

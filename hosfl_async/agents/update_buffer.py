@@ -1,7 +1,7 @@
 """The buffer in front of the update log: K contributions become one entry (FedBuff, arXiv:2106.06639, algorithm 1).
 
 The entry does not depend on the order of arrival: terms are sorted by step name, and each term is scaled on its own. Scaling
-itself is ``scaling.coefficients``; only the divisor is chosen here.
+itself is ``scaling``'s; only the divisor is chosen here.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from msgspec import Struct
 
 from hosfl_async.agents.settings import AggregatorSettings
 from hosfl_async.messages import StepId, Term
-from hosfl_async.scaling import coefficients
+from hosfl_async.scaling import coefficients, scaled_gradient
 
 
 class Contribution(Struct, frozen=True, gc=False):
-    """One admitted step: its P unscaled projected gradients, its staleness in versions and the weight that follows from it."""
+    """One admitted step: what it gives, unscaled, its staleness in versions and the weight that follows from it.
+
+    ``projected_gradients`` are P scalars; of a first-order client ``gradient`` is float32 (d,) instead.
+    """
 
     step: StepId
     base_version: int
     projected_gradients: tuple[float, ...]
     staleness: int
     weight: float
+    gradient: bytes = b""
 
 
 class UpdateBuffer:
@@ -49,7 +53,7 @@ class UpdateBuffer:
         ordered = sorted(self._contributions.values(), key=lambda contribution: contribution.step)
         divisor = self._divisor(ordered)
         self._contributions.clear()
-        terms = tuple(Term(one.step, one.base_version, self._scale(one, divisor)) for one in ordered)
+        terms = tuple(Term(one.step, one.base_version, *self._scale(one, divisor)) for one in ordered)
         return ordered, terms
 
     def _divisor(self, contributions: list[Contribution]) -> float:
@@ -57,10 +61,9 @@ class UpdateBuffer:
             return sum(one.weight for one in contributions)
         return float(self._settings.buffer_contributions)
 
-    def _scale(self, contribution: Contribution, divisor: float) -> bytes:
-        return coefficients(
-            contribution.projected_gradients,
-            learning_rate=self._settings.learning_rate,
-            weight=contribution.weight,
-            contributions=divisor,
-        )
+    def _scale(self, contribution: Contribution, divisor: float) -> tuple[bytes, bytes]:
+        """Coefficients and gradient of the term; one of them is empty."""
+        rate, weight = self._settings.learning_rate, contribution.weight
+        if contribution.gradient:
+            return b"", scaled_gradient(contribution.gradient, learning_rate=rate, weight=weight, contributions=divisor)
+        return coefficients(contribution.projected_gradients, learning_rate=rate, weight=weight, contributions=divisor), b""

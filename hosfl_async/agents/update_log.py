@@ -7,7 +7,7 @@ hash (``messages.chain_hash``): a follower that is handed a wrong, reordered or 
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
+from itertools import accumulate, islice
 
 from hosfl_async.errors import LogError
 from hosfl_async.jobs import InstallSnapshot, Replay, Replayed
@@ -38,12 +38,19 @@ class UpdateLog:
         self.head, self.chain = entry.version, entry.chain
         self._entries.append(entry)
 
-    def after(self, version: int, count_max: int) -> tuple[LogEntry, ...]:
-        """Up to ``count_max`` entries following ``version``, oldest first. Raises ``LogError`` if they are forgotten."""
+    def after(self, version: int, count_max: int, bytes_max: int | None = None) -> tuple[LogEntry, ...]:
+        """Up to ``count_max`` entries following ``version``, oldest first, the first and as many more as ``bytes_max`` allows.
+
+        Raises ``LogError`` if they are forgotten.
+        """
         if version < self.oldest_base:
             raise LogError(f"entries after version {version} are forgotten; the oldest kept follows version {self.oldest_base}")
         skip = version - self.oldest_base
-        return tuple(islice(self._entries, skip, skip + count_max))
+        entries = tuple(islice(self._entries, skip, skip + count_max))
+        if bytes_max is None:
+            return entries
+        total = accumulate(sum(len(term.coefficients) + len(term.gradient) for term in entry.terms) for entry in entries)
+        return entries[: max(1, sum(size <= bytes_max for size in total))]
 
     def chain_at(self, version: int) -> bytes:
         """The chain value at ``version``, which must be the head or be followed by kept entries only."""

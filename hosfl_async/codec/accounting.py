@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hosfl_async.messages import DualVariable, LogPage, Message, ProjectedGradients, SmashedData, Snapshot
+from hosfl_async.messages import ClientGradient, DualVariable, LogPage, Message, ProjectedGradients, SmashedData, Snapshot
 
-BYTE_KINDS = ("activations", "labels", "duals", "scalars", "log", "control")
+BYTE_KINDS = ("activations", "labels", "duals", "scalars", "gradients", "log", "control")
 """The kinds that ``bytes_by_kind`` splits traffic into."""
 
 
@@ -12,7 +12,7 @@ def bytes_by_kind(message: Message, payload_length: int) -> dict[str, int]:
     """Where the bytes of one encoded message go; the values always sum to ``payload_length``.
 
     A tensor's data and scales count as their kind, and the rest of that envelope as control. A message that *is* the scalars or the log
-    (``ProjectedGradients``; ``LogPage``, ``Snapshot``) counts as such in whole: names and framing are the price of
+    (``ProjectedGradients``; ``ClientGradient``; ``LogPage``, ``Snapshot``) counts as such in whole: names and framing are the price of
     sending them.
     """
     if isinstance(message, SmashedData):
@@ -23,6 +23,8 @@ def bytes_by_kind(message: Message, payload_length: int) -> dict[str, int]:
         return {"duals": duals, "control": payload_length - duals}
     if isinstance(message, ProjectedGradients):
         return {"scalars": payload_length}
+    if isinstance(message, ClientGradient):
+        return {"gradients": payload_length}
     if isinstance(message, LogPage | Snapshot):
         return {"log": payload_length}
     return {"control": payload_length}

@@ -15,6 +15,7 @@ from hosfl_async.codec.refusal import Unsound
 from hosfl_async.messages import (
     CUT_DTYPES,
     SCALED_DTYPES,
+    ClientGradient,
     DualVariable,
     LogEntry,
     LogPage,
@@ -88,6 +89,10 @@ def _check_projected_gradients(message: ProjectedGradients) -> None:
         raise Unsound("ProjectedGradients.projected_gradients", "finite numbers", "one that is not")
 
 
+def _check_client_gradient(message: ClientGradient) -> None:
+    _check_tensor(message.gradient, "ClientGradient.gradient", "float32", 1)
+
+
 def _check_snapshot(message: Snapshot) -> None:
     _check_tensor(message.parameters, "Snapshot.parameters", "float32", 1)
 
@@ -101,7 +106,7 @@ def _check_log_page(message: LogPage) -> None:
 
 
 def check_terms(entry: LogEntry, where: str) -> None:
-    """Terms in strictly increasing canonical order (StepId), coefficients whole and finite float32."""
+    """Terms in strictly increasing canonical order (StepId), coefficients or a gradient, whole and finite float32."""
     previous = None
     for term in entry.terms:
         step = term.step
@@ -109,14 +114,18 @@ def check_terms(entry: LogEntry, where: str) -> None:
             raise Unsound(f"{where}.terms", "strictly increasing steps", f"{step} after {previous}")
         if len(term.coefficients) % 4:
             raise Unsound(f"{where}.terms", "whole float32 coefficients", f"{len(term.coefficients)} bytes for {step}")
+        if term.gradient and (term.coefficients or len(term.gradient) % 4):
+            found = f"{len(term.coefficients)} and {len(term.gradient)} bytes for {step}"
+            raise Unsound(f"{where}.terms", "coefficients or a gradient of whole float32", found)
         previous = step
-    _check_finite(b"".join([term.coefficients for term in entry.terms]), f"{where}.terms")
+    _check_finite(b"".join([term.coefficients or term.gradient for term in entry.terms]), f"{where}.terms")
 
 
 CHECKS: dict[type, Callable[[Any], None]] = {
     SmashedData: _check_smashed_data,
     DualVariable: _check_dual_variable,
     ProjectedGradients: _check_projected_gradients,
+    ClientGradient: _check_client_gradient,
     Snapshot: _check_snapshot,
     LogPage: _check_log_page,
 }

@@ -1,4 +1,4 @@
-"""The server half's step: finish the forward pass, back-propagate, step, and return the dual variable.
+"""Back-propagation: the server half's step with its dual variable, and the gradient of a client half that can afford it.
 
 The dual lambda = d(mean loss) / dz falls out of ordinary back-propagation at no extra cost (HO-SFL, arXiv:2603.14773, section 3).
 The loss is the mean cross-entropy of the batch, so the dual already carries the 1/batch.
@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.perturbation import Vector, aligned_vector
 from hosfl_async.learning.settings import FirstOrderSettings
-from hosfl_async.learning.split_model import Half
+from hosfl_async.learning.split_model import Half, Views
 
 
 class Optimizer:
@@ -117,3 +117,20 @@ class ServerTrainer:
         if not isfinite(loss) or cut.grad is None:
             raise LearnerError(f"the loss is {loss}: nothing was changed")
         return Dual(dual=cut.grad, loss=loss)
+
+
+def client_gradient(half: Half, views: Views, batch: Tensor, dual: Tensor) -> Vector:
+    """<dual, d f_c(batch; theta) / d theta>, float32 (d,): what the client of split learning computes (SplitFed, arXiv:2004.12088).
+
+    The upper reference that zeroth-order estimates are held against. ``views`` show theta and are only read; ``dual`` has the shape of
+    the activations.
+    """
+    gradient = aligned_vector(half.size)
+    half.bind(views)
+    half.module.requires_grad_(True)
+    try:
+        parts = torch.autograd.grad(half.module(batch), tuple(half.module.parameters()), dual)
+    finally:
+        half.module.requires_grad_(False)  # everywhere else the client half records no graph
+    np.concatenate([part.numpy().reshape(-1) for part in parts], out=gradient)
+    return gradient

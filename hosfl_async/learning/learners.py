@@ -10,6 +10,7 @@ job              computed by
 Introduce        client, aggregator: golden replay and digest of theta_c(0)
 Forward, Probe,  client, in this order for one step; a later Forward replaces the anchor. Probe and Project must find
 Project          the anchor's version still held (no entry between anchor and probes: the estimate would be biased)
+BackPropagate    client, instead of Probe and Project: the dense gradient of a first-order client
 Backward,        server: one step with its dual; the dual alone; accuracy and loss on held-out data
 EvaluateDual, Evaluate
 Replay,          all: move the client half on along the log, or to a snapshot; copy it out
@@ -31,7 +32,7 @@ from hosfl_async import jobs
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.cut_traffic import CutTraffic, received
 from hosfl_async.learning.data import BatchSampler, Dataset
-from hosfl_async.learning.first_order import Dual, ServerTrainer
+from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
 from hosfl_async.learning.golden import golden_digest
 from hosfl_async.learning.split_model import SplitModel
 from hosfl_async.learning.tensors import to_array, to_data, to_torch
@@ -66,7 +67,7 @@ class _Follower:
             case jobs.InstallSnapshot():
                 return self._install_snapshot(job)
             case jobs.Introduce():
-                return jobs.Introduced(golden=golden_digest(), initial=self._store.initial_digest())
+                return jobs.Introduced(golden_digest(), self._store.initial_digest(), self._store.parameters)
             case _:
                 raise LearnerError(f"a {type(self).__name__} does not compute {type(job).__name__}")
 
@@ -147,6 +148,8 @@ class ClientLearner(_Follower):
                 return self._probe(job)
             case jobs.Project():
                 return self._project(job)
+            case jobs.BackPropagate():
+                return self._back_propagate(job)
             case _:
                 return super().run(job)
 
@@ -179,6 +182,17 @@ class ClientLearner(_Follower):
         if not np.isfinite(projected).all():
             raise LearnerError(f"step {job.step}: a projected gradient is not finite")
         return jobs.Projected(step=job.step, projected_gradients=projected)
+
+    def _back_propagate(self, job: jobs.BackPropagate) -> jobs.GradientDone:
+        anchor = self._anchored(job.step)
+        if anchor.version != self._held.number:
+            raise LearnerError(f"step {job.step}: anchored at version {anchor.version}, gradient wanted at {self._held.number}")
+        dual = received(job.dual, anchor.activations.shape, f"dual of step {job.step}")
+        gradient = client_gradient(self._bench.model.client, self._held.views, anchor.batch, to_torch(dual))
+        self._anchor = None
+        if not np.isfinite(gradient).all():
+            raise LearnerError(f"step {job.step}: the gradient is not finite")
+        return jobs.GradientDone(step=job.step, gradient=to_data(gradient))
 
     def _anchored(self, step: StepId) -> _Anchor:
         if self._anchor is None or self._anchor.step != step:

@@ -13,23 +13,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from hosfl_async.codec import dequantise
 from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler, load_dataset, partition
-from hosfl_async.learning.first_order import Dual, ServerTrainer
+from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
 from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector, direction_key
 from hosfl_async.learning.randomness import named_key
 from hosfl_async.learning.settings import DEFAULT_CUT, CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
 from hosfl_async.messages import StepId
-from hosfl_async.scaling import coefficients, unpack_coefficients
+from hosfl_async.scaling import coefficients, scaled_gradient, unpack_coefficients
 
 ScheduleItem = tuple[Any, ...]
-"""``("forward", step, base_version)``, ``("backward", step, weight)``, ``("dual", step)``, ``("project", step, probes)`` or
-``("commit", version, [(step, weight), ...])``."""
+"""``("forward", step, base_version)``, ``("backward", step, weight)``, ``("dual", step)``, ``("project", step, probes)``,
+``("back_propagate", step)`` or ``("commit", version, [(step, weight), ...])``."""
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ class _Step:
     activations: Activations
     dual: Activations | None = None
     projected_gradients: tuple[float, ...] = ()
+    gradient: bytes = b""
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class Outcome:
 
 
 class Reference:
-    """One run's data, model and parameters, and the five things that can happen to them."""
+    """One run's data, model and parameters, and the things that can happen to them."""
 
     def __init__(
         self,
@@ -121,14 +123,29 @@ class Reference:
         differences = self.prober.differences(theta, done.batch, done.activations, step, probes)
         done.projected_gradients = project(differences, done.dual, self.mu)
 
+    def back_propagate(self, step: StepId) -> None:
+        """First order: the client back-propagates the dual at the step's own version."""
+        done = self.steps[step]
+        assert done.dual is not None, f"step {step} is back-propagated before its dual is known"
+        views = self.model.client.views(self.theta_c[done.base_version])
+        done.gradient = client_gradient(self.model.client, views, done.batch, torch.tensor(done.dual)).tobytes()
+
     def commit(self, version: int, weights: Iterable[tuple[StepId, float]]) -> None:
-        """theta_c <- theta_c - eta * (1/K) * sum_i s_i * (1/P) * sum_p v_ip u_ip, term by term in canonical order."""
+        """theta_c <- theta_c - eta * (1/K) * sum_i s_i * (1/P) * sum_p v_ip u_ip, term by term in canonical order.
+
+        First order: the mean over p of v_ip u_ip is replaced by the gradient itself.
+        """
         weights = sorted(weights)
         divisor = self.contributions or sum(weight for _, weight in weights)
         theta = aligned_vector(self.model.client.size)
         theta[:] = self.theta_c[version - 1]
         for step, weight in weights:
-            projected = self.steps.pop(step).projected_gradients
+            done = self.steps.pop(step)
+            if done.gradient:
+                packed = scaled_gradient(done.gradient, learning_rate=self.learning_rate, weight=weight, contributions=divisor)
+                theta -= np.frombuffer(packed, "<f4")
+                continue
+            projected = done.projected_gradients
             scaled = coefficients(projected, learning_rate=self.learning_rate, weight=weight, contributions=divisor)
             for probe, coefficient in enumerate(unpack_coefficients(scaled)):
                 self.perturber.add_scaled_direction(theta, direction_key(self.run_key, step, probe), -coefficient)
@@ -145,19 +162,25 @@ class Reference:
         return Outcome(self.theta_c, self.server.theta, self.losses)
 
 
-def synchronous(reference: Reference, *, versions: int, probes: int, incarnation: int = 1, first_number: int = 1) -> Outcome:
+def synchronous(
+    reference: Reference, *, versions: int, probes: int, first_order: bool = False, incarnation: int = 1, first_number: int = 1
+) -> Outcome:
     """The paper's loop: in each pass every client takes one step at the same version, and all of them make one log entry.
 
     The server takes the clients one after another, in the order of ``reference.clients``. ``probes`` 0 is the frozen client.
+    ``first_order``: the clients back-propagate (SplitFed, arXiv:2004.12088, its client halves averaged after every step).
     """
+    moves = bool(probes) or first_order
     for version in range(versions):
         steps = [StepId(client, incarnation, first_number + version) for client in reference.clients]
         for step in steps:
-            reference.forward(step, version if probes else 0)
+            reference.forward(step, version if moves else 0)
             reference.backward(step, 1.0)
-            if probes:
+            if first_order:
+                reference.back_propagate(step)
+            elif probes:
                 reference.project(step, probes)
-        if probes:
+        if moves:
             reference.commit(version + 1, [(step, 1.0) for step in steps])
     return reference.outcome()
 

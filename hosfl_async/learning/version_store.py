@@ -24,7 +24,7 @@ from hosfl_async.errors import LearnerError
 from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector
 from hosfl_async.learning.split_model import Half, Views
 from hosfl_async.learning.zeroth_order import replay
-from hosfl_async.messages import EMPTY_CHAIN, Checkpoint, LogEntry
+from hosfl_async.messages import EMPTY_CHAIN, Checkpoint, LogEntry, Term
 
 
 def parameter_digest(theta: Vector) -> bytes:
@@ -61,6 +61,11 @@ class VersionStore:
         self._digests_kept_max = digests_kept_max
         self.replayed_entries = 0
         self.digests_dropped = 0
+
+    @property
+    def parameters(self) -> int:
+        """d: the length of theta."""
+        return self._half.size
 
     @property
     def live_versions(self) -> tuple[int, ...]:
@@ -154,9 +159,14 @@ class VersionStore:
                 raise LearnerError(f"the terms of entry {entry.version} are not in canonical order")
             if any(not _finite(term.coefficients) for term in entry.terms):
                 raise LearnerError(f"entry {entry.version} holds coefficients that are not finite float32")
+            if any(term.gradient and not self._is_gradient(term) for term in entry.terms):
+                raise LearnerError(f"entry {entry.version} holds a gradient that is not {self._half.size} finite float32, and nothing else")
             here = self._live.get(entry.version)
             if here and here.chain not in (None, entry.chain):
                 raise LearnerError(f"entry {entry.version} is not the entry that was replayed here: the log has split")
+
+    def _is_gradient(self, term: Term) -> bool:
+        return not term.coefficients and len(term.gradient) == 4 * self._half.size and _finite(term.gradient)
 
     def _copy(self, theta: Vector) -> Vector:
         copy = aligned_vector(theta.size)
@@ -173,5 +183,5 @@ class VersionStore:
         return version
 
 
-def _finite(coefficients: bytes) -> bool:
-    return len(coefficients) % 4 == 0 and bool(np.isfinite(np.frombuffer(coefficients, "<f4")).all())
+def _finite(packed: bytes) -> bool:
+    return len(packed) % 4 == 0 and bool(np.isfinite(np.frombuffer(packed, "<f4")).all())

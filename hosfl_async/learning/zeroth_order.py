@@ -66,11 +66,14 @@ def project(differences: Activations, dual: Activations, mu: float) -> tuple[flo
 
 
 def replay(theta: Vector, entries: Iterable[LogEntry], run_key: bytes, perturber: Perturber) -> None:
-    """Apply log entries to ``theta`` in place: theta -= c_p u_p for each probe of each term, in the entries' own order.
+    """Apply log entries to ``theta`` in place, in the entries' own order: theta -= c_p u_p for each probe of each term, or theta -= g
+    for the dense gradient of a first-order term.
 
     Adding -c is the same IEEE operation as subtracting c, so that each element takes exactly one rounding for each probe.
     """
     for entry in entries:
         for term in entry.terms:
+            if term.gradient:
+                theta -= np.frombuffer(term.gradient, "<f4")
             for probe, coefficient in enumerate(unpack_coefficients(term.coefficients)):
                 perturber.add_scaled_direction(theta, direction_key(run_key, term.step, probe), -coefficient)

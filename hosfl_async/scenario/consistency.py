@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from hosfl_async.errors import SettingsError
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
 from hosfl_async.scenario.fleets import fleet_contradictions
+from hosfl_async.scenario.methods import METHODS
 from hosfl_async.scenario.problems import Source
 from hosfl_async.scenario.schema import Scenario
 
@@ -45,7 +46,7 @@ def _buffer(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             found=str(wanted),
         )
     slowest_s = max(_step_s(scenario, group.speed_factor) for group in scenario.fleet)
-    if scenario.method == "hosfl_sync" and scenario.aggregator.buffer_deadline_s <= slowest_s:
+    if METHODS[scenario.method].synchronous and scenario.aggregator.buffer_deadline_s <= slowest_s:
         yield source.problem(
             ("aggregator", "buffer_deadline_s"),
             "the slowest client misses the deadline, so the run is not synchronous",

@@ -21,8 +21,9 @@ from pydantic import ValidationError
 from hosfl_async.errors import SettingsError
 from hosfl_async.scenario.consistency import contradictions
 from hosfl_async.scenario.inheritance import DEPTH_MAX, Tables, read_tables
+from hosfl_async.scenario.methods import fixed_by_method
 from hosfl_async.scenario.problems import Path, Source, dotted, explain, found
-from hosfl_async.scenario.schema import SHARED, Scenario, adapter, fixed_by_method
+from hosfl_async.scenario.schema import SHARED, Scenario, adapter
 from hosfl_async.scenario.shares import count_shares
 
 _OVERRIDE = re.compile(r"[\w-]+(\[\d+\])*(\.[\w-]+(\[\d+\])*)*", re.ASCII)

@@ -2,7 +2,7 @@
 
 Three things are written once and hold in several places. ``[shared]`` holds what several agents must agree on; :meth:`Scenario.agree`
 copies it into their structs, and a scenario file may not repeat it there. ``method`` fixes some settings by its very meaning
-(:func:`fixed_by_method`). ``seed`` is the root of every random draw of the run.
+(:mod:`hosfl_async.scenario.methods`). ``seed`` is the root of every random draw of the run.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Le, MinLen
 from pydantic import StringConstraints, TypeAdapter
 
-from hosfl_async.agents.settings import AggregatorSettings, EdgeClientSettings, RetrySettings, SplitServerSettings
+from hosfl_async.agents.settings import AggregatorSettings, EdgeClientSettings, Estimator, RetrySettings, SplitServerSettings
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.codec import CodecLimits
 from hosfl_async.learning.settings import CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.live.settings import LiveSettings
+from hosfl_async.scenario.methods import Method
 from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, Outage, SimulationSettings
 
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 
-Method = Literal["hosfl_async", "hosfl_sync", "frozen_client"]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(0)]
 
@@ -37,6 +37,9 @@ class SharedSettings:
 
     probes: Annotated[int, Ge(0), Le(4096)] = 5
     """P: perturbed forwards per client step, and scalars in every contribution. 0 with method frozen_client only."""
+    estimator: Estimator = "dual_projection"
+    """What clients contribute; methods fix it. dual_projection: P scalars from perturbed forwards, with the dual. gradient: the dense
+    gradient of a client that back-propagates."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
     """Everyone digests the client half at multiples of this version, so that a split brain shows at once."""
     retry: RetrySettings = field(default_factory=RetrySettings)
@@ -84,7 +87,8 @@ class Scenario:
     """Root of every random draw: initial parameters, directions, partition, batches, devices, links."""
     method: Method = "hosfl_async"
     """hosfl_async: commits after a few contributions, whoever they are from. hosfl_sync: the paper's method, one entry per step of the
-    whole fleet; fixes buffer, staleness rules and steps under way. frozen_client: the control; clients feed the server and never move."""
+    whole fleet; fixes buffer, staleness rules and steps under way. frozen_client: the control; clients feed the server and never move.
+    The rivals are described in docs/methods.md: sfl_first_order and sfl_first_order_sync, clients that back-propagate."""
     task: TaskSettings = field(default_factory=TaskSettings)
     shared: SharedSettings = field(default_factory=SharedSettings)
     client: EdgeClientSettings = field(default_factory=EdgeClientSettings)
@@ -134,7 +138,8 @@ class Scenario:
 
     def frozen_control(self) -> Scenario:
         """The same run with clients that never move: what the split server reaches alone. Every report shows it beside the accuracy."""
-        return replace(self, method="frozen_client", shared=replace(self.shared, probes=0)).agree()
+        shared = replace(self.shared, probes=0, estimator="dual_projection")
+        return replace(self, method="frozen_client", shared=shared).agree()
 
 
 def _shared_keys(settings: type) -> tuple[str, ...]:
@@ -148,20 +153,6 @@ SHARED = {
     "aggregator": _shared_keys(AggregatorSettings),
 }
 """Table -> its keys that stand in ``[shared]`` instead."""
-
-
-def fixed_by_method(method: str, clients: int) -> dict[str, Any]:
-    """Dotted key -> value that ``method`` means by definition, for a fleet of ``clients``."""
-    if method == "frozen_client":
-        return {"shared.probes": 0}
-    if method == "hosfl_sync":
-        return {
-            "aggregator.buffer_contributions": clients,
-            "aggregator.staleness.rule": "constant",
-            "client.steps_unanswered_max": 1,
-            "server.staleness.rule": "constant",
-        }
-    return {}
 
 
 @cache

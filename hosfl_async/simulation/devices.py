@@ -21,6 +21,8 @@ from hosfl_async.simulation.network import Link, Network
 from hosfl_async.simulation.profiles import DEVICES
 from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, SpeedSettings
 
+BACKWARD_FORWARDS = 2
+"""The usual rule of thumb for a client that back-propagates: its backward pass costs two forward passes."""
 DUAL_SHARE = 2 / 3
 """Of a training step's time: the backward pass costs two forwards, and the half of it that reaches weights is not needed."""
 
@@ -106,6 +108,7 @@ def _client_work(compute: ComputeSettings) -> Mapping[type, Callable[[Any], floa
     return {
         jobs.Forward: lambda job: compute.forward_s,
         jobs.Probe: lambda job: job.probes * compute.forward_s,
+        jobs.BackPropagate: lambda job: BACKWARD_FORWARDS * compute.forward_s,
         jobs.Project: lambda job: compute.project_s,
         jobs.Replay: lambda job: sum(len(entry.terms) for entry in job.entries) * compute.replay_term_s,
         jobs.InstallSnapshot: lambda job: compute.replay_term_s,

@@ -120,7 +120,7 @@ class ToyLearner:
     def run(self, job: Any) -> Any:
         match job:
             case Introduce():
-                return Introduced(hashed("golden"), digest(self.theta))
+                return Introduced(hashed("golden"), digest(self.theta), SIZE)
             case Forward(step, base_version):
                 assert base_version == self.version, f"{step} forward at {base_version}, the learner is at {self.version}"
                 self.anchor = (step, self.version)

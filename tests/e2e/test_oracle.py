@@ -84,6 +84,8 @@ class _Watching:
                 self._probes = probes
             case jobs.Project(step):
                 self._schedule.append(("project", step, self._probes))
+            case jobs.BackPropagate(step):
+                self._schedule.append(("back_propagate", step))
         return self.inner.run(job)
 
 
@@ -129,6 +131,13 @@ def test_the_synchronous_scenario_is_the_plain_loop() -> None:
     assert_equal(Observed(scenario), expected)
 
 
+def test_synchronous_first_order_is_the_plain_loop() -> None:
+    scenario = load_scenario(SCENARIOS / "synchronous.toml", ["method=sfl_first_order_sync", "aggregator.client_steps=300"])
+    versions = scenario.aggregator.client_steps // scenario.clients
+    expected = synchronous(reference_of(scenario), versions=versions, probes=0, first_order=True)
+    assert_equal(Observed(scenario), expected)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -139,14 +148,15 @@ def test_the_synchronous_scenario_is_the_plain_loop() -> None:
         ['cut.activations="bfloat16"', 'cut.duals="int4"', 'cut.scale_per="sample"', 'client.dual_policy="fresh"'],
         ['server.staleness.rule="polynomial"', 'aggregator.staleness.rule="hinge"'],
         ["network.loss=0.1", "network.duplication=0.1", "network.reordering=0.2", "aggregator.buffer_deadline_s=3"],
+        ["method=sfl_first_order", "network.loss=0.1"],
         ["fleet[0].dropout.mean_time_between_s=10", 'fleet[0].dropout.kind="crash"', "fleet[0].dropout.mean_absence_s=5"],
     ],
-    ids=["eager", "fresh", "weights", "quantised", "quantised by sample", "staleness", "lossy", "crashes"],
+    ids=["eager", "fresh", "weights", "quantised", "quantised by sample", "staleness", "lossy", "first order", "crashes"],
 )
 def test_an_asynchronous_run_is_the_plain_loop_in_its_own_order(changes: list[str]) -> None:
     scenario = load_scenario(SCENARIOS / "quickstart.toml", ["aggregator.client_steps=150", "shared.retry.first_s=1", *changes], seed=7)
     observed = Observed(scenario)
     expected = scheduled(reference_of(scenario), observed.schedule)
     assert_equal(observed, expected)
-    orders = {item[1].client for item in observed.schedule if item[0] == "project"}
+    orders = {item[1].client for item in observed.schedule if item[0] in ("project", "back_propagate")}
     assert len(orders) > 10, "an asynchronous run of many clients was meant"

@@ -29,7 +29,11 @@ def packed_by_the_document(previous: bytes, version: int, terms: tuple[Term, ...
         out += len(client).to_bytes(2, "little")
         for number in (term.step.incarnation, term.step.number, term.base_version):
             out += number.to_bytes(8, "little")
-        out += len(term.coefficients).to_bytes(4, "little") + client + term.coefficients
+        if term.gradient:
+            lengths = len(term.coefficients).to_bytes(4, "little") + len(term.gradient).to_bytes(8, "little")
+            out += b"\xff\xff\xff\xff" + client + lengths + term.coefficients + term.gradient
+        else:
+            out += len(term.coefficients).to_bytes(4, "little") + client + term.coefficients
     return blake2b(bytes(out), digest_size=32).digest()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hosfl_async.scaling import coefficients, unpack_coefficients
+from hosfl_async.scaling import coefficients, scaled_gradient, unpack_coefficients
 
 gradients = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=8)
 rates = st.floats(1e-6, 10)
@@ -57,6 +57,20 @@ def test_the_sign_is_the_gradients(values: list[float], rate: float, weight: flo
         values, unpack_coefficients(coefficients(values, learning_rate=rate, weight=weight, contributions=divisor)), strict=True
     ):
         assert value * coefficient >= 0
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=8), rates, weights, divisors)
+def test_a_dense_gradient_is_scaled_element_by_element_without_probes(
+    values: list[float], rate: float, weight: float, divisor: int
+) -> None:
+    packed = scaled_gradient(struct.pack(f"<{len(values)}f", *values), learning_rate=rate, weight=weight, contributions=divisor)
+    singly = [coefficients([value], learning_rate=rate, weight=weight, contributions=divisor) for value in values]
+    assert packed == b"".join(singly)
+
+
+def test_a_dense_gradient_beyond_float32_is_refused() -> None:
+    with pytest.raises(OverflowError):
+        scaled_gradient(struct.pack("<2f", 0.0, 3e38), learning_rate=2.0, weight=1.0, contributions=1)
 
 
 def test_a_frozen_client_has_no_coefficients() -> None:

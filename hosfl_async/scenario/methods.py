@@ -1,0 +1,54 @@
+"""The methods: ours, the paper's, the control and the rivals. Each is a few settings of the very same agents, and its source.
+
+A method *fixes* what it means by definition: a scenario file may not say otherwise. docs/methods.md tells what each one does, and where
+ours deviates from what was published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Method = Literal["hosfl_async", "hosfl_sync", "frozen_client", "sfl_first_order", "sfl_first_order_sync"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One method. ``fixes``: dotted key -> value that the method means by definition."""
+
+    source: str
+    """Where it was published."""
+    synchronous: bool = False
+    """One log entry per step of the whole fleet, without weights for staleness."""
+    fixes: dict[str, Any] = field(default_factory=dict)
+
+
+_HOSFL = "HO-SFL, arXiv:2603.14773"
+_SPLITFED = "SplitFed, arXiv:2004.12088"
+_FIRST_ORDER = {"shared.estimator": "gradient"}
+_PROJECTION = {"shared.estimator": "dual_projection"}
+
+METHODS: dict[str, Entry] = {
+    "hosfl_async": Entry(f"ours, from {_HOSFL}, and FedBuff, arXiv:2106.06639", fixes=_PROJECTION),
+    "hosfl_sync": Entry(f"{_HOSFL}, algorithm 1", synchronous=True, fixes=_PROJECTION),
+    "frozen_client": Entry("the control", fixes={"shared.probes": 0, **_PROJECTION}),
+    "sfl_first_order": Entry(f"{_SPLITFED}, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FIRST_ORDER),
+    "sfl_first_order_sync": Entry(f"{_SPLITFED}, the client halves averaged after every step", synchronous=True, fixes=_FIRST_ORDER),
+}
+
+
+def fixed_by_method(method: str, clients: int) -> dict[str, Any]:
+    """Dotted key -> value that ``method`` means by definition, for a fleet of ``clients``; nothing for a method there is not."""
+    entry = METHODS.get(method)
+    if entry is None:
+        return {}
+    return {**(_synchronous(clients) if entry.synchronous else {}), **entry.fixes}
+
+
+def _synchronous(clients: int) -> dict[str, Any]:
+    return {
+        "aggregator.buffer_contributions": clients,
+        "aggregator.staleness.rule": "constant",
+        "client.steps_unanswered_max": 1,
+        "server.staleness.rule": "constant",
+    }

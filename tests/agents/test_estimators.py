@@ -1,0 +1,122 @@
+"""What a client contributes, by its estimator: the client's side and the aggregator's."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from solo import contribution
+from test_aggregator import Host
+from test_edge_client import Client, step
+from toy import SIZE, numbers
+
+from hosfl_async.agent import Received, Started, TimerFired
+from hosfl_async.agents import Aggregator
+from hosfl_async.jobs import BackPropagate, GradientDone
+from hosfl_async.messages import CatchUp, ClientGradient, EntryCommitted, Refused, StepId, Tensor
+from hosfl_async.scaling import scaled_gradient
+
+
+def gradient(size: int = SIZE, value: bytes = b"\0\0\x80\x3f") -> Tensor:
+    return Tensor("float32", (size,), value * size)
+
+
+def dense(number: int, base_version: int = 0, size: int = SIZE, client: str = "a") -> ClientGradient:
+    return ClientGradient(StepId(client, 1, number), base_version, gradient(size))
+
+
+def joined(**changes: object) -> Host:
+    made = Host(estimator="gradient", buffer_contributions=2, **changes)
+    for client in ("a", "b"):
+        made.join(client)
+    return made
+
+
+def test_a_first_order_client_back_propagates_the_dual_without_probes() -> None:
+    client = Client(estimator="gradient").joined().forward()
+    assert client.job is None, "no perturbed forwards"
+    client.dual(1)
+    assert client.job == BackPropagate(step(1), numbers("dual", 1))
+    client.done(GradientDone(step(1), gradient()))
+    assert client.sent() == [ClientGradient(step(1), 0, gradient())]
+
+
+def test_an_unanswered_gradient_is_repeated_byte_for_byte() -> None:
+    client = Client(estimator="gradient").joined().forward().dual(1)
+    client.done(GradientDone(step(1), gradient()))
+    first = client.sent()
+    client.feed(TimerFired("answer"))
+    assert client.sent() == first
+
+
+def test_gradients_become_terms_scaled_by_the_one_rule() -> None:
+    made = joined(learning_rate=0.5)
+    made.say("a", dense(1))
+    made.say("b", dense(1, client="b"))
+    [entry] = [record.entry for record in made.records if isinstance(record, EntryCommitted)]
+    expected = scaled_gradient(gradient().data, learning_rate=0.5, weight=1.0, contributions=2)
+    assert [(term.coefficients, term.gradient) for term in entry.terms] == [(b"", expected)] * 2
+
+
+@given(st.permutations([dense(1), dense(2), dense(1, client="b")]))
+def test_the_entry_does_not_depend_on_the_order_of_arrival(order: list[ClientGradient]) -> None:
+    def chain(messages: list[ClientGradient]) -> bytes:
+        made = Host(estimator="gradient", buffer_contributions=3)
+        for client in ("a", "b"):
+            made.join(client)
+        for message in messages:
+            made.say(message.step.client, message)
+        assert made.agent.log.head == 1
+        return made.agent.log.chain
+
+    assert chain(order) == chain([dense(1), dense(2), dense(1, client="b")])
+
+
+def test_pages_of_gradients_are_short_in_bytes_and_never_empty() -> None:
+    made = joined(page_bytes_max=2 * 4 * SIZE, snapshot_every_versions=100)
+    for number in (1, 2, 3):
+        made.say("a", dense(number))
+        made.say("b", dense(number, client="b"))
+    [page] = made.say("a", CatchUp(0))
+    assert [entry.version for entry in page.entries] == [1]
+    small = joined(page_bytes_max=1)
+    small.say("a", dense(1))
+    small.say("b", dense(1, client="b"))
+    [page] = small.say("a", CatchUp(0))
+    assert [entry.version for entry in page.entries] == [1]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [dense(1, size=SIZE + 1), dense(1, size=0), dense(1, base_version=7), contribution(StepId("a", 1, 1))],
+    ids=["too long", "empty", "future", "scalars"],
+)
+def test_what_no_follower_could_replay_is_malformed(message: object) -> None:
+    [answer] = joined().say("a", message)
+    assert isinstance(answer, Refused)
+    assert answer.reason == "malformed"
+
+
+def test_a_gradient_is_malformed_where_scalars_are_expected() -> None:
+    made = Host()
+    made.join("a")
+    [answer] = made.say("a", dense(1))
+    assert answer.reason == "malformed"
+
+
+def test_a_gradient_beyond_float32_is_malformed() -> None:
+    made = joined(learning_rate=10.0)
+    [answer] = made.say("a", ClientGradient(StepId("a", 1, 1), 0, gradient(value=b"\xff\xff\x7f\x7f")))
+    assert answer.reason == "malformed"
+
+
+def test_a_restarted_aggregator_takes_no_gradient_before_it_knows_its_length() -> None:
+    made = joined()
+    again = Host(records=tuple(made.records), estimator="gradient", buffer_contributions=2, learner_busy=True)
+    fresh = Aggregator(again.agent._settings)
+    fresh.handle(Started(2, tuple(made.records)), 0.0)
+    assert fresh.handle(Received("a", dense(1)), 1.0) == []
+    assert (fresh.counts["early"], fresh.counts["received"]) == (1, 0)
+    fresh.validate()
+    again.say("a", dense(1))
+    assert again.agent.counts["malformed"] == 0

@@ -1,0 +1,41 @@
+"""Every method trains: through the same agents, codec and hosts, the clients lift the accuracy above the frozen control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hosfl_async.assembly import simulate
+from hosfl_async.scenario import load_scenario
+from hosfl_async.scenario.methods import METHODS
+
+SCENARIO = Path(__file__).parents[2] / "scenarios" / "quickstart.toml"
+
+RUNS: dict[str, list[str]] = {
+    "hosfl_async": [],
+    "hosfl_sync": ["aggregator.buffer_deadline_s=600"],
+    "sfl_first_order": ["aggregator.learning_rate=1.0"],
+    "sfl_first_order_sync": ["aggregator.buffer_deadline_s=600", "aggregator.learning_rate=2.0"],
+}
+"""Method -> what it needs beside the scenario to learn in few steps."""
+
+BYTES_OF = {"sfl_first_order": "gradients", "sfl_first_order_sync": "gradients"}
+
+
+def test_every_method_but_the_control_is_run_here() -> None:
+    assert set(RUNS) == set(METHODS) - {"frozen_client"}
+
+
+@pytest.mark.parametrize("method", RUNS)
+def test_it_trains_and_everyone_agrees(method: str) -> None:
+    steps = f"aggregator.client_steps={STEPS.get(method, 600)}"
+    scenario = load_scenario(SCENARIO, [f"method={method}", steps, "aggregator.staleness.rule=constant", *RUNS[method]])
+    summary = simulate(scenario, validate=True)
+    assert summary.digests_agree
+    assert summary.clients_confirmed == scenario.clients
+    assert summary.bytes[BYTES_OF.get(method, "scalars")] > 0
+    assert summary.accuracy_final > summary.accuracy_frozen_control + 0.03
+
+
+STEPS: dict[str, int] = {}
