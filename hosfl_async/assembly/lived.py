@@ -54,27 +54,27 @@ def run_live(
     with open_folder(folder, scenario, durable=True) as files:
         recorder = Recorder(files.metrics)
         watcher = Watcher(f"{scenario.name}, live", recorder, scenario.aggregator.client_steps, folder, watch)
-        hosts = asyncio.run(_run(scenario, files, recorder, watcher, broker, validate))
+        hosts, pace = asyncio.run(_run(scenario, files, recorder, watcher, broker, validate))
         watcher.look()
-        summary = _summary(scenario, hosts, recorder, watcher, frozen)
+        summary = _summary(scenario, hosts, recorder, watcher, frozen, pace.joules())
     write_summary(summary, folder / SUMMARY)
     return summary
 
 
 async def _run(
     scenario: Scenario, files: OpenFolder, recorder: Recorder, watcher: Watcher, broker: str, validate: bool
-) -> dict[str, LiveHost]:
+) -> tuple[dict[str, LiveHost], ModelledPace]:
     async with AsyncExitStack() as stack:
         url = await _broker_url(stack, broker, scenario)
         worker = stack.enter_context(JobWorker(scenario.live.workers))
         looking = asyncio.create_task(_look(watcher, files), name="progress")
         stack.callback(looking.cancel)
-        hosts = _hosts(scenario, files, recorder, worker, url, validate)
+        hosts, pace = _hosts(scenario, files, recorder, worker, url, validate)
         recorder.meter = lambda: total(host.tally for host in hosts.values()).bytes
         services, clients = [hosts[AGGREGATOR], hosts[SPLIT_SERVER]], [hosts[name] for name, _ in scenario.devices()]
         if not await run_fleet(services, clients):
             raise Interrupted
-        return hosts
+        return hosts, pace
 
 
 async def _broker_url(stack: AsyncExitStack, broker: str, scenario: Scenario) -> str:
@@ -92,17 +92,18 @@ async def _look(watcher: Watcher, files: OpenFolder) -> None:
         files.trace.flush()
 
 
-def _hosts(scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: JobWorker, url: str, validate: bool) -> dict[str, LiveHost]:
+def _hosts(
+    scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: JobWorker, url: str, validate: bool
+) -> tuple[dict[str, LiveHost], ModelledPace]:
     parts = Parts(scenario, shared=False)
     devices = dict(scenario.devices())
     boot = time_ns()
     run = f"{scenario.name[:40]}-{boot:x}"  # a topic level of its own for every run, within the length of a name
+    pace = ModelledPace(Devices(scenario.compute, scenario.seed, parts.forward_flops), Network(scenario.network, scenario.seed), devices)
     common: dict[str, Any] = {
         "boot": boot,
         "clock": WallClock(scenario.live.time_scale),
-        "pace": ModelledPace(
-            Devices(scenario.compute, scenario.seed, parts.forward_flops), Network(scenario.network, scenario.seed), devices
-        ),
+        "pace": pace,
         "settings": scenario.live,
         "trace": files.trace,
         "on_record": recorder.note,
@@ -132,10 +133,12 @@ def _hosts(scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: Jo
     for name in devices:
         learner = parts.client_learner(name)
         hosts[name] = host(name, parts.client(name), learner, INBOXES["client"], station(name, groups=(CLIENTS,)))
-    return hosts
+    return hosts, pace
 
 
-def _summary(scenario: Scenario, hosts: dict[str, LiveHost], recorder: Recorder, watcher: Watcher, frozen: float | None) -> Summary:
+def _summary(
+    scenario: Scenario, hosts: dict[str, LiveHost], recorder: Recorder, watcher: Watcher, frozen: float | None, joules: float
+) -> Summary:
     summed = total(host.tally for host in hosts.values())
     agents: dict[str, Any] = {name: host.agent for name, host in hosts.items()}
     return summarise(
@@ -152,4 +155,5 @@ def _summary(scenario: Scenario, hosts: dict[str, LiveHost], recorder: Recorder,
         bytes_by_kind=summed.bytes,
         wall_time_s=watcher.wall_s,
         control=frozen,
+        energy_joules=joules,
     )

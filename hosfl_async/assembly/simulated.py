@@ -85,6 +85,7 @@ def simulate(
             bytes_by_kind=outcome.bytes,
             wall_time_s=watcher.wall_s,
             control=frozen,
+            energy_joules=simulation.joules(),
         )
     if folder:
         write_summary(summary, folder / SUMMARY)

@@ -68,6 +68,7 @@ def summarise(
     bytes_by_kind: Mapping[str, int],
     wall_time_s: float,
     control: float | None,
+    energy_joules: float,
 ) -> Summary:
     """``control``: final accuracy of the frozen-client run, if it was computed."""
     clients = list(clients)
@@ -93,6 +94,7 @@ def summarise(
         clients_confirmed=sum(client is not None and client.name in aggregator.confirmed for client in clients),
         digest=digest.hex() if digest else None,
         digests_agree=digests_agree(aggregator, [server, *clients]),
+        energy_joules=energy_joules,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
     found: dict[str, Any] = msgspec.to_builtins(summary)

@@ -43,6 +43,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     digest: str | None
     digests_agree: bool
     peak_rss_bytes: int
+    energy_joules: float = 0.0
     unmet: tuple[str, ...] = ()
     """Expectations of the scenario that this run did not meet."""
 

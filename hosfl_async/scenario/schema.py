@@ -27,6 +27,7 @@ _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 
 Fraction = Annotated[float, Ge(0), Le(1)]
 Count = Annotated[int, Ge(0)]
+Amount = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +60,34 @@ class Expectations:
     """``digests_agree`` must be true: no digest that anyone reported differs from the aggregator's."""
     staleness_max: Count | None = None
     """Greatest ``staleness.max``, in versions."""
+    staleness_mean_max: Amount | None = None
+    """Greatest ``staleness.mean``, in versions."""
+    staleness_p99_max: Count | None = None
+    """Greatest ``staleness.p99``, in versions."""
+    bytes_max: Count | None = None
+    """Greatest sum of ``bytes``: all that was sent."""
+    activations_bytes_max: Count | None = None
+    """Greatest ``bytes.activations``."""
+    labels_bytes_max: Count | None = None
+    """Greatest ``bytes.labels``."""
+    duals_bytes_max: Count | None = None
+    """Greatest ``bytes.duals``."""
+    scalars_bytes_max: Count | None = None
+    """Greatest ``bytes.scalars``."""
+    log_bytes_max: Count | None = None
+    """Greatest ``bytes.log``."""
+    control_bytes_max: Count | None = None
+    """Greatest ``bytes.control``."""
+    modelled_time_s_max: Amount | None = None
+    """Greatest ``modelled_time_s``."""
+    energy_joules_max: Amount | None = None
+    """Greatest ``energy_joules`` of all clients together. Without a profile that says any, there is none to bound."""
     stale_max: Count | None = None
     """Greatest ``counts.stale``."""
     refused_max: Count | None = None
     """Greatest ``counts.refused``."""
+    smashed_refused_max: Count | None = None
+    """Greatest ``counts.smashed_refused``."""
     dropped_min: Count | None = None
     """Least ``counts.dropped``: shows that the faults of the scenario did strike."""
     dropped_max: Count | None = None

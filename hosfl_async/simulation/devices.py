@@ -27,25 +27,39 @@ DUAL_SHARE = 2 / 3
 """Of a training step's time: the backward pass costs two forwards, and the half of it that reaches weights is not needed."""
 
 
+class DeviceKind:
+    """What all devices of a group have in common, and how long they have computed in all."""
+
+    __slots__ = ("busy_s", "sigma", "watts", "work")
+
+    def __init__(self, work: Mapping[type, Callable[[Any], float]], sigma: float = 0.0, watts: float = 0.0) -> None:
+        self.work, self.sigma, self.watts = work, sigma, watts
+        self.busy_s = 0.0
+
+
 class Device:
     """One machine: its speed, its jitter, and how many jobs it has run."""
 
-    __slots__ = ("_key", "_sigma", "_speed_factor", "_work", "jobs")
+    __slots__ = ("_key", "_kind", "_speed_factor", "jobs")
 
-    def __init__(self, work: Mapping[type, Callable[[Any], float]], key: int, speed_factor: float, sigma: float) -> None:
-        self._work, self._key, self._speed_factor, self._sigma = work, key, speed_factor, sigma
+    def __init__(self, kind: DeviceKind, key: int, speed_factor: float) -> None:
+        self._kind, self._key, self._speed_factor = kind, key, speed_factor
         self.jobs = 0
         """Jobs begun here so far."""
 
     def duration_s(self, job: Any) -> float:
         """Modelled seconds that ``job`` takes here; jobs of a kind unknown to the model take none."""
-        reference_s = self._work.get(type(job))
+        kind = self._kind
+        reference_s = kind.work.get(type(job))
         number = self.jobs
         self.jobs += 1
         if reference_s is None:
             return 0.0
         duration_s = reference_s(job) * self._speed_factor
-        return duration_s * log_normal(self._key, number, self._sigma) if self._sigma else duration_s
+        if kind.sigma:
+            duration_s *= log_normal(self._key, number, kind.sigma)
+        kind.busy_s += duration_s
+        return duration_s
 
 
 class Devices:
@@ -57,14 +71,26 @@ class Devices:
     def __init__(self, compute: ComputeSettings, seed: int, forward_flops: float = 0.0) -> None:
         self._seed, self._compute, self._forward_flops = seed, compute, forward_flops
         self._client_work = _client_work(compute)
-        self._service_work = _service_work(compute)
+        self._service = DeviceKind(_service_work(compute))
+        self._kinds: dict[FleetGroup, DeviceKind] = {}
 
     def client(self, name: str, group: FleetGroup) -> Device:
         """Raises ``SettingsError`` for a group with operations per second where none were counted."""
         factor = group.speed_factor * self._profile_factor(group)
         if group.speed.distribution != "fixed":
             factor *= own_factor(group.speed, stream_key(self._seed, "speed", name))
-        return Device(self._client_work, stream_key(self._seed, "device", name), factor, group.jitter_sigma)
+        return Device(self._kind(group), stream_key(self._seed, "device", name), factor)
+
+    def joules(self) -> float:
+        """Energy that the clients have computed with; a job cut short counts in whole."""
+        return sum(kind.busy_s * kind.watts for kind in self._kinds.values())
+
+    def _kind(self, group: FleetGroup) -> DeviceKind:
+        kind = self._kinds.get(group)
+        if kind is None:
+            watts = group.watts or DEVICES[group.device].watts
+            kind = self._kinds[group] = DeviceKind(self._client_work, group.jitter_sigma, watts)
+        return kind
 
     def _profile_factor(self, group: FleetGroup) -> float:
         flops_per_s = flops_per_s_of(group)
@@ -75,7 +101,7 @@ class Devices:
         return self._forward_flops / flops_per_s / self._compute.forward_s
 
     def service(self, name: str) -> Device:
-        return Device(self._service_work, stream_key(self._seed, "device", name), 1.0, 0.0)
+        return Device(self._service, stream_key(self._seed, "device", name), 1.0)
 
 
 def flops_per_s_of(group: FleetGroup) -> float:
@@ -143,12 +169,16 @@ class ModelledPace:
     def delay_s(self, sender: str, recipient: str, payload_bytes: int) -> float:
         """Modelled seconds that a lone message of this size travels from one agent to another."""
         if sender in self._groups:
-            link = self._link(sender, True, self._network.uplink)
+            link = self._link(sender, True, lambda name: self._network.uplink(name, self._groups[name]))
         elif recipient in self._groups:
-            link = self._link(recipient, False, self._network.downlink)
+            link = self._link(recipient, False, lambda name: self._network.downlink(name, self._groups[name]))
         else:
             link = self._link(sender, True, self._network.service_link)
         return self._network.transit_s(link, payload_bytes)
+
+    def joules(self) -> float:
+        """Energy that the clients have taken until now, for computing and for their radios."""
+        return self._devices.joules() + self._network.joules()
 
     def _link(self, agent: str, up: bool, make: Callable[[str], Link]) -> Link:
         link = self._links.get((agent, up))

@@ -83,10 +83,13 @@ class Simulation:
         self._journal = Journal(self._settings.story_events_kept, trace)
         self._tally = Tally()
         self._counts = self._tally.counts
-        self._devices = Devices(compute or ComputeSettings(), seed, forward_flops)
+        compute = compute or ComputeSettings()
+        self._devices = Devices(compute, seed, forward_flops)
         network = network or NetworkSettings()
         self._network = Network(network, seed)
-        self._traffic = Traffic(self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed)
+        self._traffic = Traffic(
+            self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed, compute.aggregator_message_s
+        )
         self._outages = tuple(outages)
         self._absences = Absences(
             self._timeline,
@@ -132,6 +135,10 @@ class Simulation:
         """Bytes sent until now by kind of payload, see ``codec.bytes_by_kind``."""
         return self._tally.bytes_sent()
 
+    def joules(self) -> float:
+        """Energy that the clients have taken until now, for computing and for their radios; 0 where no profile says any."""
+        return self._devices.joules() + self._network.joules()
+
     # -- set-up -------------------------------------------------------------------------------------------
 
     def add(
@@ -161,8 +168,8 @@ class Simulation:
             make_learner=make_learner,
             decoder=decoder,
             device=self._devices.client(name, group) if group is not None else self._devices.service(name),
-            uplink=self._network.uplink(name) if client else self._network.service_link(name),
-            downlink=self._network.downlink(name) if client else None,
+            uplink=self._network.uplink(name, group) if client else self._network.service_link(name),
+            downlink=self._network.downlink(name, group) if client else None,
             group=group,
             store=store,
         )

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt, MaxLen
 
-from hosfl_async.simulation.profiles import DeviceName
+from hosfl_async.simulation.profiles import DeviceName, NetworkName
 
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads these dataclasses when they stand in a scenario file."""
@@ -112,6 +112,14 @@ class FleetGroup:
     """Sustained operations per second, against the counted operations of the client half. 0: what the profile says."""
     memory_bytes: Annotated[float, Ge(0)] = 0.0
     """What a client may need; a run whose clients need more is refused. 0: what the profile says; the reference device has no limit."""
+    watts: Annotated[float, Ge(0)] = 0.0
+    """Drawn beyond idling while a device computes. 0: what the profile says; the reference device draws none."""
+    network: NetworkName = "scenario"
+    """Network profile. scenario: the table ``[network]``."""
+    shared_uplink_bytes_per_s: Annotated[float, Ge(0)] = 0.0
+    """One bottleneck for all that the devices of this group send. 0: none."""
+    shared_downlink_bytes_per_s: Annotated[float, Ge(0)] = 0.0
+    """One bottleneck for all that is sent to the devices of this group. 0: none."""
     speed_factor: Annotated[float, Gt(0)] = 1.0
     """How many times slower than its profile; 10 is ten times slower."""
     speed: SpeedSettings = field(default_factory=SpeedSettings)
@@ -135,11 +143,14 @@ class ComputeSettings:
     """Replaying one term of a log entry (P directions) on the reference device; installing a snapshot costs as much."""
     backward_s: Annotated[float, Ge(0)] = 0.01
     """One training step of the split server; a dual without a step takes two thirds of it."""
+    aggregator_message_s: Annotated[float, Ge(0)] = 0.0
+    """What the aggregator needs for each message it gets, one after the other. 0: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkSettings:
-    """The clients' links (one up, one down each), and the link between the two services."""
+    """The clients' links (one up, one down each), and the link between the two services. A group with a network profile takes its
+    latency, bandwidth and energy from there, and its loss on top; duplication, reordering and bursts hold for all."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
@@ -147,18 +158,30 @@ class NetworkSettings:
     """One-way latency of a client link."""
     latency_jitter_s: Annotated[float, Ge(0)] = 0.0
     """Upper bound of a uniform extra latency, drawn per message. It never reorders by itself."""
+    latency_sigma: Annotated[float, Ge(0), Le(3)] = 0.0
+    """Sigma of a log-normal factor (median 1) on the latency, drawn per message."""
     uplink_bytes_per_s: Annotated[float, Ge(0)] = 0.0
     """From a client. A link is busy while it transmits: messages wait for each other. 0: unlimited."""
     downlink_bytes_per_s: Annotated[float, Ge(0)] = 0.0
     """To a client. 0: unlimited."""
     loss: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Probability that a message never arrives."""
+    burst_begin: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Probability with each message of a link that a burst of loss begins (Gilbert-Elliott). 0: no bursts."""
+    burst_end: Annotated[float, Gt(0), Le(1)] = 0.2
+    """Probability with each message that a burst ends: it strikes 1 / burst_end messages on average."""
+    burst_loss: Annotated[float, Ge(0), Le(1)] = 0.8
+    """Probability within a burst that a message is lost."""
     duplication: Annotated[float, Ge(0), Le(1)] = 0.0
     """Probability that a message that arrives, arrives twice."""
     reordering: Annotated[float, Ge(0), Le(1)] = 0.0
     """Probability that a message is held back, so that later ones overtake it."""
     reordering_delay_s: Annotated[float, Ge(0)] = 1.0
     """Upper bound of the uniform time a message is held back, and by which a duplicate is late."""
+    uplink_joules_per_byte: Annotated[float, Ge(0)] = 0.0
+    """Energy of a client's radio for a byte sent."""
+    downlink_joules_per_byte: Annotated[float, Ge(0)] = 0.0
+    """Energy of a client's radio for a byte received."""
     service_latency_s: Annotated[float, Ge(0)] = 0.001
     """One-way latency between split server and aggregator; their bandwidth is unlimited."""
     service_faults: bool = False

@@ -8,7 +8,7 @@ from typing import Any
 from hosfl_async.agent import Event, Received, Send
 from hosfl_async.codec import encode
 from hosfl_async.errors import AgentError, CodecError
-from hosfl_async.messages import CLIENTS
+from hosfl_async.messages import AGGREGATOR, CLIENTS
 from hosfl_async.simulation.journal import Journal, step_of
 from hosfl_async.simulation.network import Network
 from hosfl_async.simulation.node import Node
@@ -19,7 +19,7 @@ from hosfl_async.simulation.timeline import Timeline
 class Traffic:
     """Carries messages between ``nodes``, and feeds what arrives to their agents."""
 
-    __slots__ = ("_feed", "_journal", "_network", "_nodes", "_tally", "_timeline")
+    __slots__ = ("_feed", "_journal", "_message_s", "_network", "_nodes", "_ready_s", "_tally", "_timeline")
 
     def __init__(
         self,
@@ -29,8 +29,11 @@ class Traffic:
         journal: Journal,
         tally: Tally,
         feed: Callable[[Node, Event], None],
+        aggregator_message_s: float,
     ) -> None:
         self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed = nodes, timeline, network, journal, tally, feed
+        self._message_s = aggregator_message_s
+        self._ready_s = 0.0
 
     def send(self, node: Node, effect: Send) -> None:
         """To one agent, or a copy to each client that is present. Raises ``AgentError`` if nobody has that name."""
@@ -60,6 +63,14 @@ class Traffic:
             self._timeline.schedule(arrival_s, self._deliver, recipient, (sender.name, payload, kind, step))
 
     def _deliver(self, node: Node, parcel: tuple[str, bytes, str, Any]) -> None:
+        """A message arrives; an aggregator that takes its time has it wait for those before it."""
+        if self._message_s and node.name == AGGREGATOR and node.present:
+            self._ready_s = max(self._timeline.now_s, self._ready_s) + self._message_s
+            self._timeline.schedule(self._ready_s, self._hand_over, node, parcel)
+        else:
+            self._hand_over(node, parcel)
+
+    def _hand_over(self, node: Node, parcel: tuple[str, bytes, str, Any]) -> None:
         sender, payload, kind, step = parcel
         message: Any = None
         fate = "missed"

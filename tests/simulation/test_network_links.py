@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from hosfl_async.simulation.draws import exponential, log_normal, stream_key, uniform
 from hosfl_async.simulation.network import Network
-from hosfl_async.simulation.settings import NetworkSettings
+from hosfl_async.simulation.profiles import NETWORKS
+from hosfl_async.simulation.settings import FleetGroup, NetworkSettings
 
 probabilities = st.sampled_from([0.0, 0.1, 0.5])
 
@@ -110,6 +111,70 @@ def test_services_are_spared_unless_the_settings_say_otherwise() -> None:
         link = network.service_link("aggregator")
         fates = [network.transmit(link, 1.0, 10) for _ in range(50)]
         assert set(fates) == ({(), (1.5,)} if faults else {(1.5,)})
+
+
+# -- groups, profiles, bottlenecks, bursts ------------------------------------------------------------
+
+
+def test_a_group_takes_latency_bandwidth_and_energy_from_its_profile() -> None:
+    network, group = Network(NetworkSettings(latency_s=9.0, latency_jitter_s=9.0), seed=1), FleetGroup(network="3g")
+    up, down = network.uplink("client-0", group), network.downlink("client-0", group)
+    fates = [network.transmit(up, 1000.0 * number, 96_000)[0] - 1000.0 * number for number in range(999)]
+    assert sorted(fates)[499] == pytest.approx(1.0 + 0.15, rel=0.03)  # 768 kbit/s
+    assert min(fates) > 1.0
+    before = network.joules()
+    network.transmit(down, 0.0, 1_000_000)
+    assert network.joules() - before == pytest.approx(1_000_000 * NETWORKS["3g"].downlink_joules_per_byte)
+    assert network.uplink("client-1").kind.latency_s == 9.0
+
+
+def test_loss_of_profile_and_scenario_add_up_as_independent_ones() -> None:
+    network = Network(NetworkSettings(loss=0.5), seed=1)
+    link = network.uplink("client-0", FleetGroup(network="lora_like"))
+    lost = sum(network.transmit(link, float(number), 1) == () for number in range(4000))
+    assert lost / 4000 == pytest.approx(1 - 0.5 * 0.95, abs=0.03)
+
+
+def test_clients_of_a_group_share_its_bottleneck_and_alike_groups_do_not() -> None:
+    network = Network(NetworkSettings(latency_s=0.0, uplink_bytes_per_s=1000.0), seed=1)
+    groups = [FleetGroup(shared_uplink_bytes_per_s=100.0) for _ in range(2)]
+    first, second = (network.uplink(name, groups[0]) for name in ("client-0", "client-1"))
+    other = network.uplink("client-2", groups[1])
+    assert network.transmit(first, 0.0, 100) == pytest.approx((1.1,))
+    assert network.transmit(second, 0.0, 100) == pytest.approx((2.1,))  # waits until the bottleneck is free
+    assert network.transmit(other, 0.0, 100) == pytest.approx((1.1,))
+    assert network.transmit(first, 5.0, 100) == pytest.approx((6.1,))
+    assert network.transmit(network.downlink("client-0", groups[0]), 0.0, 100) == (0.0,)
+
+
+def test_loss_comes_in_bursts_of_the_length_and_at_the_rate_of_the_chain() -> None:
+    settings = NetworkSettings(burst_begin=0.02, burst_end=0.25, burst_loss=1.0)
+    network = Network(settings, seed=4)
+    link = network.uplink("client-0")
+    lost = [network.transmit(link, float(number), 1) == () for number in range(40_000)]
+    assert sum(lost) / len(lost) == pytest.approx(0.02 / 0.27, rel=0.1)
+    bursts = [len(list(run)) for bad, run in groupby(lost) if bad]
+    assert sum(bursts) / len(bursts) == pytest.approx(4.0, rel=0.1)
+    assert network.counts["lost"] == sum(lost)
+
+
+def test_bursts_leave_the_other_fates_of_a_link_as_they_were() -> None:
+    def arrivals(settings: NetworkSettings) -> list[tuple[float, ...]]:
+        network = Network(settings, seed=2)
+        link = network.uplink("client-0")
+        return [network.transmit(link, 10.0 * number, 10) for number in range(200)]
+
+    alone = arrivals(NetworkSettings(duplication=0.3, latency_jitter_s=1.0))
+    bursty = arrivals(NetworkSettings(duplication=0.3, latency_jitter_s=1.0, burst_begin=0.1))
+    assert {len(fate) for fate in bursty} == {0, 1, 2}
+    assert all(fate in ((), before) for fate, before in zip(bursty, alone, strict=True))
+
+
+def test_a_clog_slows_and_lengthens_a_link_while_it_lasts() -> None:
+    network = Network(NetworkSettings(latency_s=1.0, uplink_bytes_per_s=100.0), seed=1)
+    link = network.uplink("client-0")
+    assert network.transmit(link, 0.0, 100, slower=4.0, farther=3.0) == (7.0,)
+    assert network.transmit(link, 10.0, 100) == (12.0,)
 
 
 # -- draws --------------------------------------------------------------------------------------------

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from toy_agents import PERFECT, Scripted, add_client, add_service, answer, ask, at_start, forward, met, silent, world
 
 from hosfl_async.agent import Effect, Event, JobDone, JobFailed, Persist, Received, Record, RunJob, Send, SetTimer, Started, TimerFired
+from hosfl_async.codec import encode
 from hosfl_async.errors import AgentError, LearnerError, SettingsError
 from hosfl_async.jobs import Probe
 from hosfl_async.messages import AGGREGATOR, CLIENTS, ProjectedGradients, StepId
-from hosfl_async.simulation.settings import FleetGroup, NetworkSettings, SimulationSettings
+from hosfl_async.simulation.host import Simulation
+from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, SimulationSettings
 from hosfl_async.trace import TraceWriter, read_trace
 
 
@@ -187,6 +189,30 @@ def test_bytes_by_kind_sum_to_what_was_sent(tmp_path: Any) -> None:
         outcome = simulation.run()
     sizes = {record.kind: record.bytes for record in read_trace(path) if record.what == "sent"}
     assert outcome.bytes == {"scalars": sizes["ProjectedGradients"], "control": sizes["CatchUp"]}
+
+
+def test_an_aggregator_that_takes_its_time_hears_one_message_after_the_other() -> None:
+    simulation = Simulation(seed=1, network=PERFECT, compute=ComputeSettings(aggregator_message_s=0.5))
+    for number in range(3):
+        add_client(simulation, f"client-{number}", at_start(Send(AGGREGATOR, ask(number))))
+    add_service(simulation)
+    simulation.run()
+    heard = [(now, event.message.from_version) for now, event in met(simulation, AGGREGATOR) if isinstance(event, Received)]
+    assert heard == [(0.5, 0), (1.0, 1), (1.5, 2)]
+
+
+def test_energy_is_that_of_computing_and_of_the_radio() -> None:
+    network = NetworkSettings(uplink_joules_per_byte=1e-3, downlink_joules_per_byte=1e-2)
+    simulation = world(network=network, forward_s=2.0)
+    start = at_start(RunJob(forward()), Send(AGGREGATOR, ask(1)))
+    add_client(simulation, "client-0", start, group=FleetGroup(watts=5.0, speed_factor=3.0))
+    add_client(simulation, "client-1", at_start(RunJob(forward())))
+    add_service(simulation, at_start(Send("client-1", answer(1))))
+    outcome = simulation.run()
+    assert outcome.bytes.keys() == {"control"}
+    up = len(encode("client-0", ask(1)))
+    down = len(encode(AGGREGATOR, answer(1)))
+    assert simulation.joules() == pytest.approx(5.0 * 6.0 + up * 1e-3 + down * 1e-2)
 
 
 # -- records, progress, validation --------------------------------------------------------------------
