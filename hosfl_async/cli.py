@@ -114,6 +114,28 @@ def compare(
 
 
 @app.command()
+def sweep(
+    file: File,
+    set_: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; goes on there [default: runs/sweep-NAME].", show_default=False)] = None,
+    jobs: Jobs = 1,
+    control: Control = True,
+) -> None:
+    """Run every point of a scenario's [sweep]; what is finished is not run again. One table at the end."""
+    from hosfl_async.assembly.many import Point, run_many
+    from hosfl_async.report.sweep_table import sweep_row, write_sweep
+    from hosfl_async.scenario import sweep_points
+
+    points = sweep_points(file, set_ or ())
+    folder = out or Path("runs") / f"sweep-{file.stem}"
+    summaries = run_many([Point(each.name, each.scenario, control) for each in points], folder, processes=jobs, told=_told)
+    rows = [sweep_row(point.values, summary) for point, summary in zip(points, summaries, strict=True)]
+    written = write_sweep(rows, folder)
+    sys.stdout.write(written[0].read_text(encoding="utf-8"))
+    _errors.print(f"[dim]table: {', '.join(map(str, written))}[/dim]")
+
+
+@app.command()
 def picture(
     run: Annotated[Path, typer.Argument(help="Folder of a run or of a comparison.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .pdf.", show_default=False)],

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.scenario import Expectations, Scenario, find_problems, load_scenario, schema, to_toml
+from hosfl_async.scenario import Expectations, Scenario, find_problems, load_scenario, schema, sweep_points, to_toml
 from hosfl_async.scenario.inheritance import read_tables
 from hosfl_async.scenario.problems import key_lines
 from hosfl_async.scenario.schema import SHARED
@@ -369,6 +369,45 @@ def test_merging_is_a_deep_update(tmp_path_factory: pytest.TempPathFactory, olde
     check_places(merged, ())
 
 
+# -- sweeps ---------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_all_combinations_in_order(write) -> None:
+    path = write(SMALL + '[sweep]\nseeds = 2\n"fleet[0].speed_factor" = [1, 10]\naggregator.buffer_contributions = [1, 2, 5]\n')
+    points = sweep_points(path, ["seed=7"])
+    found = [(p.scenario.fleet[0].speed_factor, p.scenario.aggregator.buffer_contributions, p.scenario.seed) for p in points]
+    assert found == [(speed, k, seed) for speed in (1, 10) for k in (1, 2, 5) for seed in (7, 8)]
+    assert len({point.name for point in points}) == 12
+    assert points[0].values == {"fleet[0].speed_factor": 1, "aggregator.buffer_contributions": 1}
+    assert load_scenario(path).fleet[0].speed_factor == 1
+
+
+def test_a_sweep_that_grows_keeps_the_names_it_had(write) -> None:
+    def names(values: str) -> set[str]:
+        return {point.name for point in sweep_points(write(SMALL + f"[sweep]\nseeds = [3, 1]\ntask.model.client_widths = {values}\n"))}
+
+    assert names("[[7], [7, 7]]") < names("[[7], [9], [7, 7]]")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    {
+        "": "there is no [sweep]",
+        "[sweep]\nseeds = 0\n": ":5: sweep.seeds: not allowed; expected a number of seeds, or a list",
+        "[sweep]\nseeds = [1, 1]\n": ":5: sweep.seeds",
+        "[sweep]\nshared.probes = 3\n": ":5: sweep.shared.probes: not allowed; expected a list of values; found 3",
+        "[sweep]\nshared.probes = []\n": ":5: sweep.shared.probes",
+        "[sweep]\nshared.porbes = [3]\n": "did you mean shared.probes?",
+        "[sweep]\nshared.probes = [3, 0]\n": "shared.probes=0 cannot be",
+        "[sweep]\nseeds = 5000\nshared.probes = [1, 2, 3]\n": "too many runs; expected at most 10,000; found 15,000",
+    }.items(),
+)
+def test_wrong_sweep_is_explained(write, text: str, part: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        sweep_points(write(SMALL + text))
+    assert part in str(caught.value)
+
+
 # -- what is written ------------------------------------------------------------------------------------
 
 
@@ -451,7 +490,7 @@ def test_what_is_written_reads_back_as_the_same(tmp_path_factory: pytest.TempPat
 @pytest.mark.parametrize("method", ["hosfl_async", "hosfl_sync", "frozen_client"])
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
 def test_resolved_scenario_is_explicit_and_the_same(write, path: Path, method: str) -> None:
-    scenario = load_scenario(path, [f"method={method}", "aggregator.buffer_deadline_s=1000"])
+    scenario = load_scenario(path, [f"method={method}", "aggregator.buffer_deadline_s=10000"])
     text = to_toml(scenario)
     assert load_scenario(write(text)) == scenario
     assert to_toml(load_scenario(write(text))) == text

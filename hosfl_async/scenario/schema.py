@@ -180,6 +180,16 @@ SHARED = {
 """Table -> its keys that stand in ``[shared]`` instead."""
 
 
+OF_FILES: dict[str, Any] = {
+    "extends": {"type": "string", "description": "Scenario file that this one builds on; the path is seen from this file."},
+    "sweep": {
+        "type": "object",
+        "description": "Many runs: dotted keys of settings, each with a list of values; seeds, a number or a list. For `hosfl sweep`.",
+    },
+}
+"""Keys of a file that are not settings of a run: they are resolved when it is read."""
+
+
 @cache
 def adapter() -> TypeAdapter[Scenario]:
     """Validates a scenario; built once, at its first use."""
@@ -194,6 +204,7 @@ def schema() -> dict[str, Any]:
         definition = document["$defs"][type_name(document["properties"][table])]
         for key in keys:
             del definition["properties"][key]
+    document["properties"] |= OF_FILES
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
 
 

@@ -26,15 +26,18 @@ def _table(path: tuple[str, ...], settings: Any, header: str = "") -> list[str]:
         elif isinstance(value, tuple) and value and is_dataclass(value[0]):
             tables += [line for item in value for line in _table(inner, item, f"[[{'.'.join(inner)}]]")]
         else:
-            lines.append(f"{each.name} = {_value(value)}")
+            lines.append(f"{each.name} = {toml_value(value)}")
     return lines + tables
 
 
-def _value(value: str | bool | int | float | tuple[Any, ...]) -> str:
+def toml_value(value: Any) -> str:
+    """Text, number, truth value, list or table of such, as it stands behind the equals sign."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{json.dumps(key)} = {toml_value(inner)}' for key, inner in value.items())} }}"
     return repr(value)
