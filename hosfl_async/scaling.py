@@ -1,4 +1,4 @@
-"""All scaling of contributions, in one place: learning rate, staleness weight, 1/K, and 1/P where there are probes.
+"""All scaling of contributions, in one place: learning rate, weight, 1/K, and 1/P where there are probes.
 
 It stands on the ground floor because two rooms that do not know each other need the very same rule: the aggregator, which commits,
 and ``learning/reference.py``, the oracle. Nothing else in the package multiplies a projected gradient or a dense one.
@@ -41,6 +41,11 @@ def scaled_gradient(gradient: bytes, *, learning_rate: float, weight: float, con
     if not all(map(isfinite, scaled)):
         raise OverflowError("an element of a scaled gradient is not finite")
     return pack(f"<{size}f", *scaled)
+
+
+def clipped(projected_gradients: Sequence[float], bound: float) -> tuple[float, ...]:
+    """Each projected gradient brought into [-bound, bound]; ``bound`` may be infinite."""
+    return tuple(min(max(value, -bound), bound) for value in projected_gradients)
 
 
 def unpack_coefficients(packed: bytes) -> tuple[float, ...]:

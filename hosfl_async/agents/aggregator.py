@@ -37,8 +37,10 @@ from hosfl_async.agent import (
     TimerFired,
 )
 from hosfl_async.agents.backoff import pause_s
+from hosfl_async.agents.clipping import Clipping
 from hosfl_async.agents.membership import Member, Membership
 from hosfl_async.agents.own_half import OwnHalf
+from hosfl_async.agents.participation import participation_weight
 from hosfl_async.agents.settings import AggregatorSettings
 from hosfl_async.agents.staleness import staleness_weight
 from hosfl_async.agents.turnstile import COUNTS, Turnstile, Wish
@@ -69,6 +71,7 @@ from hosfl_async.messages import (
     StepWanted,
     Welcome,
 )
+from hosfl_async.scaling import clipped
 
 Refusal = Literal["stale", "fenced", "superseded", "malformed", "finished"]
 _REFUSALS = ("stale", "fenced", "superseded", "malformed", "late")
@@ -81,7 +84,7 @@ class Aggregator:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
             ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "early", "joined", "join_refused", "strangers", "by_deadline",
-             "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "wishes_fenced", *COUNTS), 0,
+             "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "clipped", "wishes_fenced", *COUNTS), 0,
         )  # fmt: skip
         self.log = UpdateLog()
         self.confirmed: set[str] = set()
@@ -90,6 +93,7 @@ class Aggregator:
         self._buffer = UpdateBuffer(settings)
         self._members = Membership(clients_max=settings.clients_max, window=settings.answers_remembered_max)
         self._own_half = OwnHalf(settings, self.log)
+        self._clipping = Clipping(settings.clipping)
         self._turnstile = Turnstile(settings, self.counts, member=self._present, members=self._members.__len__)
         self._watching_places = False
         self._gone: set[str] = set()
@@ -180,10 +184,9 @@ class Aggregator:
 
     def _remember(self, step: StepId, version: int) -> None:
         """``step`` is in the log."""
-        if member := self._members.get(step.client):
-            member.accepted += 1
-            if member.incarnation == step.incarnation:
-                member.remember(step.number, version)
+        member = self._members.credit(step.client)
+        if member is not None and member.incarnation == step.incarnation:
+            member.remember(step.number, version)
 
     # -- joining ------------------------------------------------------------------------------------------
 
@@ -237,7 +240,8 @@ class Aggregator:
     def _admit(self, sender: str, message: Contributed, member: Member) -> None:
         staleness = self.log.head - message.base_version
         weight = staleness_weight(staleness, self._settings.staleness) if staleness >= 0 else 1.0
-        scalars, gradient = _contents(message)
+        weight *= self._participation(member)
+        scalars, gradient = self._contents(message)
         contribution = Contribution(message.step, message.base_version, scalars, staleness, weight, gradient)
         problem = self._try_add(contribution)
         member.remember(message.step.number, problem)
@@ -248,6 +252,22 @@ class Aggregator:
         else:
             self._take(contribution)
         self._grant(self._turnstile.fill(self._now))
+
+    def _participation(self, member: Member) -> float:
+        """See ``participation``: this step counts as if it were in the log already."""
+        contributors = self._members.contributors + (member.accepted == 0)
+        return participation_weight(member.accepted + 1, (self.steps_in_log + 1) / contributors, self._settings.participation)
+
+    def _contents(self, message: Contributed) -> tuple[tuple[float, ...], bytes]:
+        """The scalars, clipped, and the gradient of a contribution; one of them is empty."""
+        if isinstance(message, ClientGradient):
+            return (), message.gradient.data
+        bound = self._clipping.bound
+        scalars = clipped(message.projected_gradients, bound)
+        if scalars != message.projected_gradients:
+            self.counts["clipped"] += 1
+            self._effects.append(Record("clipped", {"bound": bound}, str(message.step)))
+        return scalars, b""
 
     def _take(self, contribution: Contribution) -> None:
         """It is in the buffer: commit if that is full."""
@@ -291,6 +311,8 @@ class Aggregator:
         """One entry: durable first, answers second."""
         contributions, terms = self._buffer.drain()
         entry = self.log.append(terms)
+        for one in contributions:
+            self._clipping.learn(one.projected_gradients)
         self.counts["accepted"] += len(terms)
         self.counts["by_deadline"] += by_deadline
         self._effects.append(Persist(EntryCommitted(entry)))
@@ -458,10 +480,3 @@ class Aggregator:
                 raise AgentError(f"{self.name}: {len(member.answers)} answers remembered for {client}, at most {member.window} allowed")
         if self._own_half.version > self.log.head or self.log.oldest_base > self._own_half.snapshot_version:
             raise AgentError(f"{self.name}: our half at {self._own_half.version}, log {self.log.oldest_base}..{self.log.head}")
-
-
-def _contents(message: Contributed) -> tuple[tuple[float, ...], bytes]:
-    """The scalars and the gradient of a contribution; one of them is empty."""
-    if isinstance(message, ClientGradient):
-        return (), message.gradient.data
-    return message.projected_gradients, b""

@@ -55,6 +55,8 @@ class Membership:
         self._window = window
         self._members: dict[str, Member] = {}
         self._names: list[str] = []
+        self.contributors = 0
+        """Clients with at least one step in the log."""
 
     def __contains__(self, client: str) -> bool:
         return client in self._members
@@ -71,6 +73,14 @@ class Membership:
 
     def get(self, client: str) -> Member | None:
         return self._members.get(client)
+
+    def credit(self, client: str) -> Member | None:
+        """One more step of this client is in the log."""
+        member = self._members.get(client)
+        if member is not None:
+            member.accepted += 1
+            self.contributors += member.accepted == 1
+        return member
 
     def of(self, client: str, incarnation: int) -> Member | None:
         """The member under exactly this incarnation, or None if it is fenced off or unknown."""

@@ -37,6 +37,38 @@ class StalenessSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClippingSettings:
+    """Bounds on single projected gradients."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    rule: Literal["none", "fixed", "median"] = "none"
+    """fixed: to +-bound. median: to +-factor times the median of the latest absolute scalars in the log."""
+    bound: Annotated[float, Gt(0)] = 1.0
+    """Of the fixed rule."""
+    factor: Annotated[float, Gt(1)] = 5.0
+    """Of the median rule."""
+    window: Annotated[int, Ge(1), Le(100_000)] = 500
+    """Of the median rule: scalars it is taken of."""
+    window_min: Annotated[int, Ge(1)] = 100
+    """Of the median rule: nothing is clipped before so many scalars are in the window. More than window: nothing ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipationSettings:
+    """How much a contribution counts given how many steps n of its client are in the log; m is the mean over all that contributed."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    rule: Literal["any", "capped", "inverse"] = "any"
+    """any: 1. capped: min(1, cap m / n). inverse: min(boost_max, m / n)."""
+    cap: Annotated[float, Gt(0)] = 2.0
+    """Of the capped rule, in multiples of the mean."""
+    boost_max: Annotated[float, Ge(1)] = 4.0
+    """Of the inverse rule: the greatest factor for a client that is rarely heard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrySettings:
     """Repeating what was not answered: capped exponential backoff, spread by the step's own name."""
 
@@ -115,6 +147,9 @@ class AggregatorSettings:
     """Divisor of an entry: the nominal K (FedBuff), or the sum of the weights in it."""
     staleness: StalenessSettings = field(default_factory=lambda: StalenessSettings(rule="polynomial"))
     """The aggregator's policy."""
+    participation: ParticipationSettings = field(default_factory=ParticipationSettings)
+    """Against the bias towards fast clients."""
+    clipping: ClippingSettings = field(default_factory=ClippingSettings)
     concurrency: Annotated[int, Ge(0)] = 0
     """M: client steps that may be in flight (FedBuff, arXiv:2106.06639); clients ask before they begin one. 0: no limit, nobody asks."""
     selection: Literal["random", "balanced", "fastest_first"] = "random"

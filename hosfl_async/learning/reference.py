@@ -26,11 +26,11 @@ from hosfl_async.learning.settings import DEFAULT_CUT, CutSettings, FirstOrderSe
 from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
 from hosfl_async.messages import StepId
-from hosfl_async.scaling import coefficients, scaled_gradient, unpack_coefficients
+from hosfl_async.scaling import clipped, coefficients, scaled_gradient, unpack_coefficients
 
 ScheduleItem = tuple[Any, ...]
 """``("forward", step, base_version)``, ``("backward", step, weight)``, ``("dual", step)``, ``("project", step, probes)``,
-``("back_propagate", step)`` or ``("commit", version, [(step, weight), ...])``."""
+``("back_propagate", step)``, ``("clip", step, bound)`` or ``("commit", version, [(step, weight), ...])``."""
 
 
 @dataclass(slots=True)
@@ -129,6 +129,10 @@ class Reference:
         assert done.dual is not None, f"step {step} is back-propagated before its dual is known"
         views = self.model.client.views(self.theta_c[done.base_version])
         done.gradient = client_gradient(self.model.client, views, done.batch, torch.tensor(done.dual)).tobytes()
+
+    def clip(self, step: StepId, bound: float) -> None:
+        """The aggregator brings the step's projected gradients into [-bound, bound]."""
+        self.steps[step].projected_gradients = clipped(self.steps[step].projected_gradients, bound)
 
     def commit(self, version: int, weights: Iterable[tuple[StepId, float]]) -> None:
         """theta_c <- theta_c - eta * (1/K) * sum_i s_i * (1/P) * sum_p v_ip u_ip, term by term in canonical order.

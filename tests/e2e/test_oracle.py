@@ -37,6 +37,9 @@ class Observed:
     def _on_record(self, time_s: float, agent: str, record: Record) -> None:
         if record.name == "admitted":
             self.weights[record.step] = record.values["weight"]
+        elif record.name == "clipped":
+            [step] = {item[1] for item in self.schedule if item[0] == "project" and str(item[1]) == record.step}
+            self.schedule.append(("clip", step, record.values["bound"]))
 
     @property
     def theta_c(self) -> np.ndarray:
@@ -146,12 +149,26 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ['aggregator.divide_by="weights"', "client.steps_unanswered_max=3"],
         ['cut.activations="int4"', 'cut.duals="int8"'],
         ['cut.activations="bfloat16"', 'cut.duals="int4"', 'cut.scale_per="sample"', 'client.dual_policy="fresh"'],
+        ['aggregator.clipping.rule="median"', "aggregator.clipping.factor=1.5", 'aggregator.participation.rule="inverse"'],
+        ["aggregator.concurrency=9", 'aggregator.selection="balanced"', 'aggregator.participation.rule="capped"'],
         ['server.staleness.rule="polynomial"', 'aggregator.staleness.rule="hinge"'],
         ["network.loss=0.1", "network.duplication=0.1", "network.reordering=0.2", "aggregator.buffer_deadline_s=3"],
         ["method=sfl_first_order", "network.loss=0.1"],
         ["fleet[0].dropout.mean_time_between_s=10", 'fleet[0].dropout.kind="crash"', "fleet[0].dropout.mean_absence_s=5"],
     ],
-    ids=["eager", "fresh", "weights", "quantised", "quantised by sample", "staleness", "lossy", "first order", "crashes"],
+    ids=[
+        "eager",
+        "fresh",
+        "weights",
+        "quantised",
+        "quantised by sample",
+        "clipped",
+        "limited",
+        "staleness",
+        "lossy",
+        "first order",
+        "crashes",
+    ],
 )
 def test_an_asynchronous_run_is_the_plain_loop_in_its_own_order(changes: list[str]) -> None:
     scenario = load_scenario(SCENARIOS / "quickstart.toml", ["aggregator.client_steps=150", "shared.retry.first_s=1", *changes], seed=7)

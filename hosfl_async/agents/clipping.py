@@ -1,0 +1,51 @@
+"""Bounds on single projected gradients: one wild scalar must not throw the client half away.
+
+A scalar v is clipped to [-b, b] on admission. ``fixed``: b is a setting. ``median``: b is a multiple of the median of recent absolute
+scalars, so that it follows the gradient as it shrinks; up to half of the window may be arbitrary without moving it far. Clipping in place
+of a limit on staleness: Clipped ASGD (arXiv:2606.13287).
+
+The window learns at commits only, in the entry's canonical order, and from the clipped values: the order of arrival within an entry leaves
+no trace, and the bound grows by at most its factor while the window turns over once. It is soft state: after a restart nothing is clipped
+until ``window_min`` scalars are in the log anew.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable
+from math import inf
+
+from hosfl_async.agents.settings import ClippingSettings
+
+
+class Clipping:
+    """The bound in force, and the window it follows from."""
+
+    __slots__ = ("_recent", "_settings", "_sorted")
+
+    def __init__(self, settings: ClippingSettings) -> None:
+        self._settings = settings
+        self._recent: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    @property
+    def bound(self) -> float:
+        """b, infinite where nothing is clipped. The median of an even number of scalars is the upper one of the two in the middle."""
+        settings = self._settings
+        if settings.rule == "fixed":
+            return settings.bound
+        if settings.rule == "none" or len(self._sorted) < settings.window_min:
+            return inf
+        median = self._sorted[len(self._sorted) // 2]
+        return settings.factor * median or inf  # where most scalars are zero there is no scale to go by
+
+    def learn(self, projected_gradients: Iterable[float]) -> None:
+        """Scalars that are in the log now, in canonical order."""
+        if self._settings.rule != "median":
+            return
+        for value in map(abs, projected_gradients):
+            self._recent.append(value)
+            insort(self._sorted, value)
+            if len(self._recent) > self._settings.window:
+                del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
