@@ -201,6 +201,22 @@ WRONG = {
         [":6: aggregator.selection", "just been served"],
     ),
     "more than no cohort": (SMALL + "[aggregator]\ncohort_extra = 1\n", [":5: aggregator.cohort_extra", "which cohort"]),
+    "over-selection without a cohort": (
+        'method = "hosfl_sync_over_selected"\n' + SMALL,
+        [": aggregator.cohort", "grants a cohort and some more", "at least 1"],
+    ),
+    "over-selection of none": (
+        'method = "hosfl_sync_over_selected"\n' + SMALL + "[aggregator]\ncohort = 3\n",
+        [": aggregator.cohort_extra", "grants a cohort and some more"],
+    ),
+    "over-selection where everybody is waited for": (
+        'method = "hosfl_sync"\n' + SMALL + "[aggregator]\ncohort = 3\ncohort_extra = 1\n",
+        [":7: aggregator.cohort_extra", "waits for everybody", "hosfl_sync_over_selected"],
+    ),
+    "a cohort that would weigh the late": (
+        'method = "hosfl_sync"\n' + SMALL + "[aggregator]\ncohort = 3\nstaleness = { rule = 'hinge' }\n",
+        [":7: aggregator.staleness.rule", "method hosfl_sync fixes this", 'expected "cutoff"'],
+    ),
     "an outage of nobody": (
         SMALL + '[[outages]]\nagent = "client-6"\nat_s = 1\nabsence_s = 1\n',
         [":5: outages[0].agent", "client-1 to client-5", "found client-6"],

@@ -56,9 +56,20 @@ def _buffer(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
 
 
 def _places(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
-    aggregator = scenario.aggregator
+    aggregator, over_selected = scenario.aggregator, METHODS[scenario.method].over_selected
+    if over_selected and not (aggregator.cohort and aggregator.cohort_extra):
+        key = "cohort_extra" if aggregator.cohort else "cohort"
+        yield source.problem(("aggregator", key), f"{scenario.method} grants a cohort and some more", expected="at least 1", found="0")
+    elif aggregator.cohort and aggregator.cohort_extra and METHODS[scenario.method].synchronous and not over_selected:
+        yield source.problem(
+            ("aggregator", "cohort_extra"),
+            f"{scenario.method} waits for everybody it grants",
+            expected="0",
+            found=str(aggregator.cohort_extra),
+            mend='method = "hosfl_sync_over_selected"',
+        )
     if not aggregator.cohort:
-        if aggregator.cohort_extra:
+        if aggregator.cohort_extra and not over_selected:
             yield source.problem(("aggregator", "cohort_extra"), "beyond which cohort?", mend="set aggregator.cohort too")
         return
     if aggregator.concurrency:

@@ -109,7 +109,7 @@ def _fix_by_method(tables: Tables, source: Source) -> Iterator[SettingsError]:
     counts = [group.get("count", 1) for group in groups if isinstance(group, dict)]
     clients = max(1, sum(count for count in counts if isinstance(count, int)))
     method = tables.get("method", "hosfl_async")
-    for key, value in fixed_by_method(str(method), clients).items():
+    for key, value in fixed_by_method(str(method), clients, _cohort(tables)).items():
         path: Path = tuple(key.split("."))
         place: Any = tables
         for part in path[:-1]:
@@ -121,6 +121,13 @@ def _fix_by_method(tables: Tables, source: Source) -> Iterator[SettingsError]:
         if written != value:
             yield source.problem(path, f"method {method} fixes this", expected=found(value), found=found(written), mend="leave it out")
         place[path[-1]] = value
+
+
+def _cohort(tables: Tables) -> int:
+    """``aggregator.cohort``, if it is one; else the schema will say what is wrong there."""
+    aggregator = tables.get("aggregator")
+    cohort = aggregator.get("cohort", 0) if isinstance(aggregator, dict) else 0
+    return max(0, cohort) if isinstance(cohort, int) else 0
 
 
 def _misplaced(tables: Tables, source: Source) -> Iterator[SettingsError]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Method = Literal["hosfl_async", "hosfl_sync", "frozen_client", "sfl_first_order", "sfl_first_order_sync"]
+Method = Literal["hosfl_async", "hosfl_sync", "hosfl_sync_over_selected", "frozen_client", "sfl_first_order", "sfl_first_order_sync"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,9 @@ class Entry:
     source: str
     """Where it was published."""
     synchronous: bool = False
-    """One log entry per step of the whole fleet, without weights for staleness."""
+    """One log entry per step of the whole fleet, or of the cohort, without weights for staleness."""
+    over_selected: bool = False
+    """Takes the first of a cohort that is larger than the entry."""
     fixes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -31,24 +33,28 @@ _PROJECTION = {"shared.estimator": "dual_projection"}
 METHODS: dict[str, Entry] = {
     "hosfl_async": Entry(f"ours, from {_HOSFL}, and FedBuff, arXiv:2106.06639", fixes=_PROJECTION),
     "hosfl_sync": Entry(f"{_HOSFL}, algorithm 1", synchronous=True, fixes=_PROJECTION),
+    "hosfl_sync_over_selected": Entry(f"{_HOSFL}, with the over-selection of arXiv:1902.01046", True, True, fixes=_PROJECTION),
     "frozen_client": Entry("the control", fixes={"shared.probes": 0, **_PROJECTION}),
     "sfl_first_order": Entry(f"{_SPLITFED}, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FIRST_ORDER),
     "sfl_first_order_sync": Entry(f"{_SPLITFED}, the client halves averaged after every step", synchronous=True, fixes=_FIRST_ORDER),
 }
 
 
-def fixed_by_method(method: str, clients: int) -> dict[str, Any]:
-    """Dotted key -> value that ``method`` means by definition, for a fleet of ``clients``; nothing for a method there is not."""
+def fixed_by_method(method: str, clients: int, cohort: int = 0) -> dict[str, Any]:
+    """Dotted key -> value that ``method`` means by definition, for a fleet of ``clients`` of whom ``cohort`` are granted for each
+    version (0: all); nothing for a method there is not."""
     entry = METHODS.get(method)
     if entry is None:
         return {}
-    return {**(_synchronous(clients) if entry.synchronous else {}), **entry.fixes}
+    return {**(_synchronous(clients, cohort) if entry.synchronous else {}), **entry.fixes}
 
 
-def _synchronous(clients: int) -> dict[str, Any]:
+def _synchronous(clients: int, cohort: int) -> dict[str, Any]:
+    """What a cohort brings after its version was committed is refused; of the whole fleet only a deadline can make a step late."""
+    late = {"aggregator.staleness.rule": "cutoff", "aggregator.staleness.versions_max": 0}
     return {
-        "aggregator.buffer_contributions": clients,
-        "aggregator.staleness.rule": "constant",
+        "aggregator.buffer_contributions": cohort or clients,
+        **(late if cohort else {"aggregator.staleness.rule": "constant"}),
         "client.steps_unanswered_max": 1,
         "server.staleness.rule": "constant",
     }

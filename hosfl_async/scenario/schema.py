@@ -112,7 +112,8 @@ class Scenario:
     """Root of every random draw: initial parameters, directions, partition, batches, devices, links."""
     method: Method = "hosfl_async"
     """hosfl_async: commits after a few contributions, whoever they are from. hosfl_sync: the paper's method, one entry per step of the
-    whole fleet; fixes buffer, staleness rules and steps under way. frozen_client: the control; clients feed the server and never move.
+    whole fleet or of a cohort; fixes buffer, staleness rules and steps under way. hosfl_sync_over_selected: the first of a larger
+    cohort. frozen_client: the control; clients feed the server and never move.
     The rivals are described in docs/methods.md: sfl_first_order and sfl_first_order_sync, clients that back-propagate."""
     task: TaskSettings = field(default_factory=TaskSettings)
     shared: SharedSettings = field(default_factory=SharedSettings)

@@ -15,6 +15,7 @@ SCENARIO = Path(__file__).parents[2] / "scenarios" / "quickstart.toml"
 RUNS: dict[str, list[str]] = {
     "hosfl_async": [],
     "hosfl_sync": ["aggregator.buffer_deadline_s=600"],
+    "hosfl_sync_over_selected": ["aggregator.cohort=8", "aggregator.cohort_extra=4"],
     "sfl_first_order": ["aggregator.learning_rate=1.0"],
     "sfl_first_order_sync": ["aggregator.buffer_deadline_s=600", "aggregator.learning_rate=2.0"],
 }
@@ -30,7 +31,8 @@ def test_every_method_but_the_control_is_run_here() -> None:
 @pytest.mark.parametrize("method", RUNS)
 def test_it_trains_and_everyone_agrees(method: str) -> None:
     steps = f"aggregator.client_steps={STEPS.get(method, 600)}"
-    scenario = load_scenario(SCENARIO, [f"method={method}", steps, "aggregator.staleness.rule=constant", *RUNS[method]])
+    fast = [] if METHODS[method].synchronous else ["aggregator.staleness.rule=constant"]
+    scenario = load_scenario(SCENARIO, [f"method={method}", steps, *fast, *RUNS[method]])
     summary = simulate(scenario, validate=True)
     assert summary.digests_agree
     assert summary.clients_confirmed == scenario.clients
