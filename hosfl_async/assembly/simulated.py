@@ -14,9 +14,18 @@ from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
 from hosfl_async.report import Recorder, Summary, write_summary
 from hosfl_async.scenario import Scenario
 from hosfl_async.simulation.host import Simulation
+from hosfl_async.simulation.outcome import SimulationOutcome
+from hosfl_async.trace import TraceWriter
 
 
-def build_simulation(scenario: Scenario, parts: Parts, recorder: Recorder, files: OpenFolder | None = None, **options: Any) -> Simulation:
+def build_simulation(
+    scenario: Scenario,
+    parts: Parts,
+    recorder: Recorder,
+    files: OpenFolder | None = None,
+    trace: TraceWriter | None = None,
+    **options: Any,
+) -> Simulation:
     """All agents of the scenario in a simulation that has not run yet; ``options`` are those of ``Simulation``."""
     simulation = Simulation(
         seed=scenario.seed,
@@ -25,7 +34,7 @@ def build_simulation(scenario: Scenario, parts: Parts, recorder: Recorder, files
         network=scenario.network,
         outages=scenario.outages,
         settings=scenario.simulation,
-        trace=files.trace if files else None,
+        trace=trace or (files.trace if files else None),
         on_record=recorder.note,
         **options,
     )
@@ -69,27 +78,34 @@ def simulate(
         )
         outcome = simulation.run()
         watcher.look()
-        clients: Any = [simulation.agent(name) for name, _ in scenario.devices()]
-        aggregator: Any = simulation.agent(AGGREGATOR)
-        server: Any = simulation.agent(SPLIT_SERVER)
-        summary = summarise(
-            scenario,
-            recorder,
-            host="simulation",
-            aggregator=aggregator,
-            server=server,
-            clients=clients,
-            agent_counts=simulation.agent_counts(),
-            dropped=outcome.counts["lost"] + outcome.counts["missed"],
-            messages=outcome.messages,
-            bytes_by_kind=outcome.bytes,
-            wall_time_s=watcher.wall_s,
-            control=frozen,
-            energy_joules=simulation.joules(),
-        )
+        summary = summary_of(scenario, simulation, outcome, recorder, watcher.wall_s, frozen)
     if folder:
         write_summary(summary, folder / SUMMARY)
     return summary
+
+
+def summary_of(
+    scenario: Scenario, simulation: Simulation, outcome: SimulationOutcome, recorder: Recorder, wall_s: float, control: float | None
+) -> Summary:
+    """What a simulation that has run comes to; ``control`` is the frozen clients' final accuracy, if it was computed."""
+    aggregator: Any = simulation.agent(AGGREGATOR)
+    server: Any = simulation.agent(SPLIT_SERVER)
+    clients: Any = [simulation.agent(name) for name, _ in scenario.devices()]
+    return summarise(
+        scenario,
+        recorder,
+        host="simulation",
+        aggregator=aggregator,
+        server=server,
+        clients=clients,
+        agent_counts=simulation.agent_counts(),
+        dropped=outcome.counts["lost"] + outcome.counts["missed"],
+        messages=outcome.messages,
+        bytes_by_kind=outcome.bytes,
+        wall_time_s=wall_s,
+        control=control,
+        energy_joules=simulation.joules(),
+    )
 
 
 def frozen_accuracy(scenario: Scenario, watch: Watch | None = None) -> float | None:

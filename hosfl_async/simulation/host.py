@@ -131,6 +131,11 @@ class Simulation:
         """What each agent has counted, summed over its lives."""
         return {name: node.counts() for name, node in self._nodes.items()}
 
+    def persisted(self, name: str) -> tuple[Any, ...]:
+        """What this agent has persisted so far, oldest first."""
+        store = self._nodes[name].store
+        return tuple(store.records()) if store is not None else ()
+
     def bytes_sent(self) -> dict[str, int]:
         """Bytes sent until now by kind of payload, see ``codec.bytes_by_kind``."""
         return self._tally.bytes_sent()
