@@ -30,6 +30,8 @@ class Forward(Struct, frozen=True, gc=False):
 
     step: StepId
     base_version: int
+    batch_of: StepId | None = None
+    """Takes the batch of that earlier step instead of a new one (a dual used again)."""
 
 
 class ForwardDone(Struct, frozen=True, gc=False):
@@ -108,12 +110,14 @@ class SnapshotTaken(Struct, frozen=True, gc=False):
 
 
 class Backward(Struct, frozen=True, gc=False):
-    """Finish the forward pass, back-propagate, step the server half with the gradient times ``weight``. -> ``BackwardDone``"""
+    """Finish the forward pass, back-propagate, step the server half with the gradient times ``weight``; all that ``steps`` times.
+    The dual is that of the first. -> ``BackwardDone``"""
 
     step: StepId
     activations: Tensor
     labels: Tensor
     weight: float = 1.0
+    steps: int = 1
 
 
 class EvaluateDual(Struct, frozen=True, gc=False):

@@ -106,7 +106,8 @@ class EdgeClient:
 
     __slots__ = (
         "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_granted", "_incarnation",
-        "_introduced", "_now", "_number", "_phase", "_probed", "_settings", "_smashed", "_step", "_step_began", "_unanswered", "_wishing",
+        "_introduced", "_kept_dual", "_now", "_number", "_phase", "_probed", "_reuses_left",
+        "_settings", "_smashed", "_step", "_step_began", "_unanswered", "_wishing",
         "broken", "counts", "name",
     )  # fmt: skip
 
@@ -127,6 +128,9 @@ class EdgeClient:
         self._step_began = 0.0
         self._smashed: SmashedData | None = None
         self._dual: Tensor | None = None
+        self._kept_dual: tuple[StepId, Tensor] | None = None
+        """The step whose batch it belongs to, and the dual, while it is to be used again."""
+        self._reuses_left = 0
         self._probed = False
         self._unanswered: dict[StepId, Contributed] = {}
         self._busy = False
@@ -238,11 +242,33 @@ class EdgeClient:
         self._step_began = self._now
         self._smashed = self._dual = None
         self._probed = not self._probes
+        batch_of = self._take_kept_dual()
         self._enter(Phase.FORWARD)
-        self._run(Forward(self._step, self._base_version))
+        self._run(Forward(self._step, self._base_version, batch_of))
+
+    def _take_kept_dual(self) -> StepId | None:
+        """Policy reuse: the dual of an earlier step serves this one too, on the same batch. That step's name, or None."""
+        if self._kept_dual is None:
+            return None
+        batch_of, self._dual = self._kept_dual
+        self._reuses_left -= 1
+        if not self._reuses_left:
+            self._kept_dual = None
+        return batch_of
+
+    def _keep_dual(self, dual: Tensor) -> None:
+        self._reuses_left = self._settings.dual_reuse - 1
+        self._kept_dual = (self._step, dual) if self._reuses_left else None
 
     def _on_forward(self, result: ForwardDone) -> None:
         if self._phase is not Phase.FORWARD:
+            return
+        if self._dual is not None:  # used again: nothing needs to be sent
+            self._enter(Phase.AWAITING_DUAL)
+            if self._probed:
+                self._project()
+            else:
+                self._run(Probe(self._step, self._probes))
             return
         eager = self._settings.dual_policy == "eager" or self._probed
         self._smashed = SmashedData(self._step, self._base_version, result.activations, result.labels, eager)
@@ -278,6 +304,7 @@ class EdgeClient:
         else:
             self._answered("dual")
             self._dual = message.dual
+            self._keep_dual(message.dual)
             self._effects.append(Record("dual", {"wait_s": self._now - self._step_began}, str(self._step)))
             self._project()
 
@@ -325,7 +352,7 @@ class EdgeClient:
         """Give the step under way up: its batch is not counted anywhere. ``cut_off``: the run was over before the step."""
         self._count(why)
         self._effects.append(Record(why, {}, str(self._step)))
-        self._smashed = self._dual = None
+        self._smashed = self._dual = self._kept_dual = None
         self._answered("dual")
         self._enter(Phase.RESTING)
 

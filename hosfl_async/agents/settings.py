@@ -94,6 +94,8 @@ class EdgeClientSettings:
     """dual_projection: P scalars from perturbed forwards. gradient: the client back-propagates the dual and sends the dense gradient."""
     dual_policy: Literal["eager", "fresh"] = "eager"
     """eager: the dual comes as soon as the smashed data arrive. fresh: it is evaluated anew when the perturbed forwards are done."""
+    dual_reuse: Annotated[int, Ge(1), Le(1000)] = 1
+    """Steps taken with one dual, on one batch: only the first sends smashed data, the others probe new directions at newer parameters."""
     steps_unanswered_max: Annotated[int, Ge(1), Le(ANSWERS_REMEMBERED_MIN)] = 1
     """Steps sent but not yet accepted before the client waits. 1 with K = number of clients is the synchronous method."""
     asks_before_step: bool = False
@@ -112,6 +114,8 @@ class SplitServerSettings:
     staleness: StalenessSettings = field(default_factory=StalenessSettings)
     """The server's own policy: how much activations of an older client half count in its step. Down-weighting them hurts, hence
     constant."""
+    steps_per_activation: Annotated[int, Ge(1), Le(1000)] = 1
+    """tau of MU-SplitFed (arXiv:2510.21155): steps of the server half on each batch of activations. The dual is that before the first."""
     queue_max: Annotated[int, Ge(1)] = 256
     """Smashed data waiting for the learner; above it the answer is busy."""
     queue_bytes_max: Annotated[int, Ge(1)] = 512 * 2**20

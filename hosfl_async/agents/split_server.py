@@ -163,7 +163,7 @@ class SplitServer:
         weight = staleness_weight(self._newest_base - message.base_version, self._settings.staleness)
         if weight == 0.0:
             return EvaluateDual(message.step, message.activations, message.labels)
-        return Backward(message.step, message.activations, message.labels, weight)
+        return Backward(message.step, message.activations, message.labels, weight, self._settings.steps_per_activation)
 
     def _on_dual_request(self, sender: str, message: DualRequest) -> None:
         remembered = self._memory.get(message.step)
@@ -219,9 +219,9 @@ class SplitServer:
     def _on_backward(self, result: BackwardDone, *, trained: bool) -> None:
         if trained:
             self.counts["trained"] += 1
-            self.server_steps += 1
-            every = self._settings.evaluate_every_steps
-            self._evaluation_due = self._evaluation_due or (every > 0 and self.server_steps % every == 0)
+            before, every = self.server_steps, self._settings.evaluate_every_steps
+            self.server_steps += self._settings.steps_per_activation
+            self._evaluation_due = self._evaluation_due or (every > 0 and before // every != self.server_steps // every)
             self._effects.append(Record("server_step", {"loss": result.loss}, str(result.step)))
         else:
             self.counts["duals_evaluated"] += 1
@@ -348,7 +348,7 @@ class SplitServer:
         counts = self.counts
         if len(self._memory) > self._settings.answers_remembered_max or len(self._queue) > self._settings.queue_max:
             raise AgentError(f"{self.name}: a bound is broken: {len(self._memory)} remembered, {len(self._queue)} queued")
-        if counts["trained"] != self.server_steps or counts["trained"] > counts["received"]:
+        if counts["trained"] * self._settings.steps_per_activation != self.server_steps or counts["trained"] > counts["received"]:
             raise AgentError(f"{self.name}: more steps trained than received: {counts}")
         try:
             self._follower.validate()

@@ -83,19 +83,30 @@ class ServerTrainer:
         for parameter, view in zip(half.module.parameters(), half.views(self._gradient), strict=True):
             parameter.grad = view
 
-    def backward(self, activations: Tensor, labels: Tensor, weight: float = 1.0) -> Dual:
-        """One step on a batch of activations (batch, *cut shape) and labels (batch,); the gradient counts ``weight`` times.
+    def backward(self, activations: Tensor, labels: Tensor, weight: float = 1.0, steps: int = 1) -> Dual:
+        """``steps`` steps on a batch of activations (batch, *cut shape) and labels (batch,); the gradient counts ``weight`` times.
 
-        The dual is that of the parameters before the step, unweighted. Raises ``LearnerError``, changing nothing, if the loss or
-        the gradient is not finite.
+        The dual is that of the parameters before the first step, unweighted. Raises ``LearnerError``, changing nothing, if the loss or
+        the gradient is not finite there; later steps that are not finite are not taken.
         """
         dual = self._back_propagate(activations, labels)
         if not np.isfinite(self._gradient).all():
             raise LearnerError("the server half's gradient is not finite: nothing was changed")
+        self._step(weight)
+        for _ in range(steps - 1):
+            try:
+                self._back_propagate(activations, labels)
+            except LearnerError:
+                break
+            if not np.isfinite(self._gradient).all():
+                break
+            self._step(weight)
+        return dual
+
+    def _step(self, weight: float) -> None:
         if weight != 1.0:
             self._gradient *= np.float32(weight)
         self._optimizer.step(self.theta, self._gradient)
-        return dual
 
     def evaluate_dual(self, activations: Tensor, labels: Tensor) -> Dual:
         """Dual and loss at the parameters as they stand; changes nothing."""

@@ -158,7 +158,7 @@ class ClientLearner(_Follower):
             raise LearnerError(f"step {job.step}: forward wanted at version {job.base_version}, the learner is at {self._held.number}")
         bench = self._bench
         self._anchor = None
-        chosen = self._shard[bench.sampler.draw(job.step, len(self._shard))]
+        chosen = self._shard[bench.sampler.draw(job.batch_of or job.step, len(self._shard))]
         batch = bench.images[torch.from_numpy(chosen)]
         activations = forward(bench.model.client, self._held.views, batch)
         self._anchor = _Anchor(job.step, job.base_version, batch, activations)
@@ -232,7 +232,7 @@ class ServerLearner(_Follower):
                 return super().run(job)
 
     def _backward(self, job: jobs.Backward) -> jobs.BackwardDone:
-        return self._answer(job, self._trainer.backward(*self._received(job), weight=job.weight))
+        return self._answer(job, self._trainer.backward(*self._received(job), weight=job.weight, steps=job.steps))
 
     def _evaluate_dual(self, job: jobs.EvaluateDual) -> jobs.BackwardDone:
         return self._answer(job, self._trainer.evaluate_dual(*self._received(job)))

@@ -29,8 +29,9 @@ from hosfl_async.messages import StepId
 from hosfl_async.scaling import clipped, coefficients, scaled_gradient, unpack_coefficients
 
 ScheduleItem = tuple[Any, ...]
-"""``("forward", step, base_version)``, ``("backward", step, weight)``, ``("dual", step)``, ``("project", step, probes)``,
-``("back_propagate", step)``, ``("clip", step, bound)`` or ``("commit", version, [(step, weight), ...])``."""
+"""``("forward", step, base_version, batch_of or None)``, ``("backward", step, weight, steps)``, ``("dual", step)``,
+``("project", step, probes)``, ``("back_propagate", step)``, ``("clip", step, bound)`` or
+``("commit", version, [(step, weight), ...])``."""
 
 
 @dataclass(slots=True)
@@ -85,27 +86,30 @@ class Reference:
         self.server = ServerTrainer(self.model.server, initial_theta_s(self.model, seed), first_order)
         self.theta_c = {0: initial_theta_c(self.model, seed)}
         self.steps: dict[StepId, _Step] = {}
+        self.duals: dict[StepId, Activations] = {}
         self.losses: list[float] = []
 
-    def forward(self, step: StepId, base_version: int) -> None:
-        """The client draws its batch and runs the first half of the forward pass."""
+    def forward(self, step: StepId, base_version: int, batch_of: StepId | None = None) -> None:
+        """The client draws its batch and runs the first half of the forward pass; or takes batch and dual of an earlier step again."""
         shard = self.shards[step.client]
-        chosen = shard[self.sampler.draw(step, len(shard))]
+        chosen = shard[self.sampler.draw(batch_of or step, len(shard))]
         batch = torch.from_numpy(self.data.train_images)[chosen]
         activations = forward(self.model.client, self.model.client.views(self.theta_c[base_version]), batch)
         self.steps[step] = _Step(base_version, batch, torch.from_numpy(self.data.train_labels[chosen]), activations)
+        if batch_of is not None:
+            self.steps[step].dual = self.duals[batch_of]
 
-    def backward(self, step: StepId, weight: float) -> None:
+    def backward(self, step: StepId, weight: float, steps: int = 1) -> None:
         """The server finishes the forward pass, back-propagates, steps theta_s and answers with the dual variable."""
         done = self.steps[step]
-        answer = self.server.backward(self._sent(step), done.labels, weight)
-        done.dual = self._answered(step, answer)
+        answer = self.server.backward(self._sent(step), done.labels, weight, steps)
+        done.dual = self.duals[step] = self._answered(step, answer)
         self.losses.append(answer.loss)
 
     def dual(self, step: StepId) -> None:
         """Policy fresh: the server evaluates the dual of the step's activations anew, without a step of its own."""
         done = self.steps[step]
-        done.dual = self._answered(step, self.server.evaluate_dual(self._sent(step), done.labels))
+        done.dual = self.duals[step] = self._answered(step, self.server.evaluate_dual(self._sent(step), done.labels))
 
     def _sent(self, step: StepId) -> torch.Tensor:
         """The step's activations as the server gets them, quantised if so set; the anchor stays exact."""

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from hosfl_async.errors import SettingsError
 from hosfl_async.scenario.consistency import contradictions
 from hosfl_async.scenario.inheritance import DEPTH_MAX, Tables, read_tables
-from hosfl_async.scenario.methods import fixed_by_method
+from hosfl_async.scenario.methods import defaults_of_method, fixed_by_method
 from hosfl_async.scenario.problems import Path, Source, dotted, explain, found
 from hosfl_async.scenario.schema import SHARED, Scenario, adapter
 from hosfl_async.scenario.shares import count_shares
@@ -109,11 +109,12 @@ def _fix_by_method(tables: Tables, source: Source) -> Iterator[SettingsError]:
     counts = [group.get("count", 1) for group in groups if isinstance(group, dict)]
     clients = max(1, sum(count for count in counts if isinstance(count, int)))
     method = tables.get("method", "hosfl_async")
+    for key, value in defaults_of_method(str(method)).items():
+        path, place = _table_of(tables, key)
+        if isinstance(place, dict):
+            place.setdefault(path[-1], value)
     for key, value in fixed_by_method(str(method), clients, _cohort(tables)).items():
-        path: Path = tuple(key.split("."))
-        place: Any = tables
-        for part in path[:-1]:
-            place = place.setdefault(part, {}) if isinstance(place, dict) else None
+        path, place = _table_of(tables, key)
         if not isinstance(place, dict):
             continue  # the schema will say what is wrong there
         chosen_here = ("method",) in source.overridden and path not in source.overridden
@@ -128,6 +129,15 @@ def _cohort(tables: Tables) -> int:
     aggregator = tables.get("aggregator")
     cohort = aggregator.get("cohort", 0) if isinstance(aggregator, dict) else 0
     return max(0, cohort) if isinstance(cohort, int) else 0
+
+
+def _table_of(tables: Tables, key: str) -> tuple[Path, Any]:
+    """The path of a dotted key, and the table that it stands in, made if need be; no table if something else is there."""
+    path: Path = tuple(key.split("."))
+    place: Any = tables
+    for part in path[:-1]:
+        place = place.setdefault(part, {}) if isinstance(place, dict) else None
+    return path, place
 
 
 def _misplaced(tables: Tables, source: Source) -> Iterator[SettingsError]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Method = Literal["hosfl_async", "hosfl_sync", "hosfl_sync_over_selected", "frozen_client", "sfl_first_order", "sfl_first_order_sync"]
+Method = Literal[
+    "hosfl_async", "hosfl_sync", "hosfl_sync_over_selected", "frozen_client", "sfl_first_order", "sfl_first_order_sync", "mu_splitfed"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One method. ``fixes``: dotted key -> value that the method means by definition."""
+    """One method. ``fixes``: dotted key -> value that the method means by definition. ``defaults``: what a file may say otherwise."""
 
     source: str
     """Where it was published."""
@@ -23,6 +25,7 @@ class Entry:
     over_selected: bool = False
     """Takes the first of a cohort that is larger than the entry."""
     fixes: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
 
 
 _HOSFL = "HO-SFL, arXiv:2603.14773"
@@ -37,6 +40,7 @@ METHODS: dict[str, Entry] = {
     "frozen_client": Entry("the control", fixes={"shared.probes": 0, **_PROJECTION}),
     "sfl_first_order": Entry(f"{_SPLITFED}, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FIRST_ORDER),
     "sfl_first_order_sync": Entry(f"{_SPLITFED}, the client halves averaged after every step", synchronous=True, fixes=_FIRST_ORDER),
+    "mu_splitfed": Entry("MU-SplitFed, arXiv:2510.21155", synchronous=True, fixes=_PROJECTION, defaults={"server.steps_per_activation": 4}),
 }
 
 
@@ -47,6 +51,12 @@ def fixed_by_method(method: str, clients: int, cohort: int = 0) -> dict[str, Any
     if entry is None:
         return {}
     return {**(_synchronous(clients, cohort) if entry.synchronous else {}), **entry.fixes}
+
+
+def defaults_of_method(method: str) -> dict[str, Any]:
+    """Dotted key -> value that ``method`` takes where a file says nothing; nothing for a method there is not."""
+    entry = METHODS.get(method)
+    return entry.defaults if entry else {}
 
 
 def _synchronous(clients: int, cohort: int) -> dict[str, Any]:

@@ -114,7 +114,8 @@ class Scenario:
     """hosfl_async: commits after a few contributions, whoever they are from. hosfl_sync: the paper's method, one entry per step of the
     whole fleet or of a cohort; fixes buffer, staleness rules and steps under way. hosfl_sync_over_selected: the first of a larger
     cohort. frozen_client: the control; clients feed the server and never move.
-    The rivals are described in docs/methods.md: sfl_first_order and sfl_first_order_sync, clients that back-propagate."""
+    The rivals are described in docs/methods.md: sfl_first_order and sfl_first_order_sync, clients that back-propagate; mu_splitfed, several
+    server steps for each batch of activations."""
     task: TaskSettings = field(default_factory=TaskSettings)
     shared: SharedSettings = field(default_factory=SharedSettings)
     client: EdgeClientSettings = field(default_factory=EdgeClientSettings)

@@ -143,7 +143,7 @@ def _client_work(compute: ComputeSettings) -> Mapping[type, Callable[[Any], floa
 
 def _service_work(compute: ComputeSettings) -> Mapping[type, Callable[[Any], float]]:
     return {
-        jobs.Backward: lambda job: compute.backward_s,
+        jobs.Backward: lambda job: job.steps * compute.backward_s,
         jobs.EvaluateDual: lambda job: compute.backward_s * DUAL_SHARE,
     }
 

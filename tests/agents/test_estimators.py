@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from solo import contribution
 from test_aggregator import Host
-from test_edge_client import Client, step
+from test_edge_client import Client, log_of, step
 from toy import SIZE, numbers
 
-from hosfl_async.agent import Received, Started, TimerFired
+from hosfl_async.agent import JobFailed, Received, Started, TimerFired
 from hosfl_async.agents import Aggregator
-from hosfl_async.jobs import BackPropagate, GradientDone
-from hosfl_async.messages import CatchUp, ClientGradient, EntryCommitted, Refused, StepId, Tensor
+from hosfl_async.jobs import BackPropagate, Forward, GradientDone, Probe, Project, Replayed
+from hosfl_async.messages import AGGREGATOR, CatchUp, ClientGradient, EntryCommitted, LogPage, Refused, SmashedData, StepId, Tensor
 from hosfl_async.scaling import scaled_gradient
 
 
@@ -120,3 +120,28 @@ def test_a_restarted_aggregator_takes_no_gradient_before_it_knows_its_length() -
     fresh.validate()
     again.say("a", dense(1))
     assert again.agent.counts["malformed"] == 0
+
+
+def test_a_kept_dual_serves_the_next_steps_on_the_same_batch_without_smashed_data() -> None:
+    client = Client(dual_reuse=3).joined().contributed(1).accepted(1, 1)
+    client.receive(AGGREGATOR, LogPage(0, log_of(1).after(0, 1), 1))
+    client.done(Replayed(1))
+    assert client.job == Forward(step(2), 1, step(1))
+    client.forward()
+    assert client.sent(SmashedData) == []
+    assert client.job == Probe(step(2), 2)
+    client.probed()
+    assert client.job == Project(step(2), numbers("dual", 1))
+    client.projected().accepted(2, 1)
+    assert client.job == Forward(step(3), 1, step(1))
+    client.forward().probed().projected().accepted(3, 1)
+    assert client.job == Forward(step(4), 1), "the dual has served three steps"
+    assert client.forward().sent(SmashedData)
+
+
+def test_an_abandoned_step_gives_the_kept_dual_up() -> None:
+    client = Client(dual_reuse=2).joined().contributed(1).accepted(1, 0)
+    client.forward().probed()
+    failed, client.job = client.job, None
+    client.feed(JobFailed(failed, "a dual that does not fit"))
+    assert client.job == Forward(step(3), 0)

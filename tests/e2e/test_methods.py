@@ -17,6 +17,7 @@ RUNS: dict[str, list[str]] = {
     "hosfl_sync": ["aggregator.buffer_deadline_s=600"],
     "hosfl_sync_over_selected": ["aggregator.cohort=8", "aggregator.cohort_extra=4"],
     "sfl_first_order": ["aggregator.learning_rate=1.0"],
+    "mu_splitfed": ["aggregator.buffer_deadline_s=600"],
     "sfl_first_order_sync": ["aggregator.buffer_deadline_s=600", "aggregator.learning_rate=2.0"],
 }
 """Method -> what it needs beside the scenario to learn in few steps."""
@@ -41,3 +42,12 @@ def test_it_trains_and_everyone_agrees(method: str) -> None:
 
 
 STEPS: dict[str, int] = {}
+
+
+def test_a_dual_used_again_divides_the_cut_traffic_and_still_trains() -> None:
+    changes = ["aggregator.client_steps=600", "aggregator.staleness.rule=constant"]
+    once = simulate(load_scenario(SCENARIO, changes), control=False)
+    thrice = simulate(load_scenario(SCENARIO, [*changes, "client.dual_reuse=3"]), validate=True)
+    assert thrice.digests_agree
+    assert thrice.bytes["duals"] < once.bytes["duals"] / 2.5
+    assert thrice.accuracy_final > thrice.accuracy_frozen_control + 0.03

@@ -77,10 +77,10 @@ class _Watching:
 
     def run(self, job: Any) -> Any:
         match job:
-            case jobs.Forward(step, base_version):
-                self._schedule.append(("forward", step, base_version))
-            case jobs.Backward(step, weight=weight):
-                self._schedule.append(("backward", step, weight))
+            case jobs.Forward(step, base_version, batch_of):
+                self._schedule.append(("forward", step, base_version, batch_of))
+            case jobs.Backward(step, weight=weight, steps=steps):
+                self._schedule.append(("backward", step, weight, steps))
             case jobs.EvaluateDual(step):
                 self._schedule.append(("dual", step))
             case jobs.Probe(probes=probes):
@@ -154,6 +154,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ['server.staleness.rule="polynomial"', 'aggregator.staleness.rule="hinge"'],
         ["network.loss=0.1", "network.duplication=0.1", "network.reordering=0.2", "aggregator.buffer_deadline_s=3"],
         ["method=sfl_first_order", "network.loss=0.1"],
+        ["client.dual_reuse=3", "network.loss=0.1"],
+        ["server.steps_per_activation=3"],
         ["fleet[0].dropout.mean_time_between_s=10", 'fleet[0].dropout.kind="crash"', "fleet[0].dropout.mean_absence_s=5"],
     ],
     ids=[
@@ -167,6 +169,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "staleness",
         "lossy",
         "first order",
+        "dual used again",
+        "server steps",
         "crashes",
     ],
 )

@@ -115,3 +115,12 @@ def test_initial_parameters_follow_the_seed_and_the_fan_in() -> None:
 def test_too_many_poolings_are_refused() -> None:
     with pytest.raises(SettingsError, match="client_widths"):
         build_model(ModelSettings(name="cnn", client_widths=(2, 2, 2, 2)), (1, 8, 8), 10)
+
+
+def test_several_steps_on_a_batch_are_single_steps_one_after_the_other() -> None:
+    at_once, _ = trainer(optimizer="momentum")
+    singly, _ = trainer(optimizer="momentum")
+    duals = [singly.backward(BATCH, LABELS, 0.5).dual for _ in range(3)]
+    dual = at_once.backward(BATCH, LABELS, 0.5, 3).dual
+    assert at_once.theta.tobytes() == singly.theta.tobytes()
+    assert dual.numpy().tobytes() == duals[0].numpy().tobytes(), "the dual is that before the first step"
