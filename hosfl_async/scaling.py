@@ -7,7 +7,7 @@ and ``learning/reference.py``, the oracle. Nothing else in the package multiplie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
+from math import fsum, isfinite
 from struct import pack, unpack
 
 
@@ -46,6 +46,28 @@ def scaled_gradient(gradient: bytes, *, learning_rate: float, weight: float, con
 def clipped(projected_gradients: Sequence[float], bound: float) -> tuple[float, ...]:
     """Each projected gradient brought into [-bound, bound]; ``bound`` may be infinite."""
     return tuple(min(max(value, -bound), bound) for value in projected_gradients)
+
+
+def combined(
+    contributions: Sequence[tuple[float, Sequence[float]]], location: str, trim_share: float = 0.0
+) -> tuple[float, tuple[float, ...]]:
+    """One contribution made of several that probed the same directions (``per_version``): the sum of their weights, and for each probe
+    where their projected gradients lie.
+
+    ``mean``: weighted, sum(s_i v_i) / sum(s_i), as HO-SFL averages (arXiv:2603.14773, section 3). ``median`` and ``trimmed_mean``
+    (Yin et al., arXiv:1803.01498), coordinate by coordinate, withstand arbitrary values of less than half, or less than ``trim_share`` at
+    each end, of the clients; weights then count in the sum only. Two clients have no median but their mean. The order of
+    ``contributions`` does not matter.
+    """
+    total = fsum(weight for weight, _ in contributions)
+    columns = zip(*(values for _, values in contributions), strict=True)
+    if location == "mean":
+        shares = [weight / total for weight, _ in contributions]
+        return total, tuple(fsum(share * value for share, value in zip(shares, column, strict=True)) for column in columns)
+    count = len(contributions)
+    cut = (count - 1) // 2 if location == "median" else min(int(count * trim_share), (count - 1) // 2)
+    kept = (sorted(column)[cut : count - cut] for column in columns)
+    return total, tuple(fsum(value / len(values) for value in values) for values in kept)
 
 
 def unpack_coefficients(packed: bytes) -> tuple[float, ...]:

@@ -217,6 +217,14 @@ WRONG = {
         'method = "hosfl_sync"\n' + SMALL + "[aggregator]\ncohort = 3\nstaleness = { rule = 'hinge' }\n",
         [":7: aggregator.staleness.rule", "method hosfl_sync fixes this", 'expected "cutoff"'],
     ),
+    "a median of one": (
+        SMALL + '[aggregator]\nlocation = "median"\n',
+        [":5: aggregator.location", "expected mean", "shared.directions"],
+    ),
+    "directions of a first-order client": (
+        'method = "sfl_first_order"\n' + SMALL + '[shared]\ndirections = "per_version"\n',
+        [":6: shared.directions", "no directions"],
+    ),
     "an outage of nobody": (
         SMALL + '[[outages]]\nagent = "client-6"\nat_s = 1\nabsence_s = 1\n',
         [":5: outages[0].agent", "client-1 to client-5", "found client-6"],
@@ -474,7 +482,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             estimator="dual_projection",
             retry=replace(scenario.shared.retry, first_s=1.0, max_s=2.0),
         )
-        aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9, cohort=0, cohort_extra=0)
+        aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9, cohort=0, cohort_extra=0, location="mean")
         outages = tuple(replace(outage, agent="client-1") for outage in scenario.outages)
         fleet = tuple(map(consistent_group, scenario.fleet))
         fitting = replace(scenario.broker, payload_bytes_max=320 * 1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads these dataclasses when they stand in a scenario file."""
@@ -15,6 +15,7 @@ ANSWERS_REMEMBERED_MIN = 16
 
 
 Estimator = Literal["dual_projection", "gradient"]
+Directions = Literal["per_step", "per_version"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +155,12 @@ class AggregatorSettings:
     participation: ParticipationSettings = field(default_factory=ParticipationSettings)
     """Against the bias towards fast clients."""
     clipping: ClippingSettings = field(default_factory=ClippingSettings)
+    directions: Directions = "per_step"
+    """Whose projected gradients can be combined."""
+    location: Literal["mean", "median", "trimmed_mean"] = "mean"
+    """How scalars of the same direction are combined over clients, with shared.directions per_version. mean: weighted."""
+    trim_share: Annotated[float, Ge(0), Lt(0.5)] = 0.2
+    """Of trimmed_mean: the part of the clients left out at each end."""
     concurrency: Annotated[int, Ge(0)] = 0
     """M: client steps that may be in flight (FedBuff, arXiv:2106.06639); clients ask before they begin one. 0: no limit, nobody asks."""
     selection: Literal["random", "balanced", "fastest_first"] = "random"

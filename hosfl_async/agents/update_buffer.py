@@ -1,16 +1,18 @@
 """The buffer in front of the update log: K contributions become one entry (FedBuff, arXiv:2106.06639, algorithm 1).
 
-The entry does not depend on the order of arrival: terms are sorted by step name, and each term is scaled on its own. Scaling
-itself is ``scaling``'s; only the divisor is chosen here.
+The entry does not depend on the order of arrival: terms are sorted by step name, and each term is scaled on its own; with shared
+directions, the contributions of each base version together. Scaling itself is ``scaling``'s; only the divisor is chosen here.
 """
 
 from __future__ import annotations
+
+from collections import defaultdict
 
 from msgspec import Struct
 
 from hosfl_async.agents.settings import AggregatorSettings
 from hosfl_async.messages import StepId, Term
-from hosfl_async.scaling import coefficients, scaled_gradient
+from hosfl_async.scaling import coefficients, combined, scaled_gradient
 
 
 class Contribution(Struct, frozen=True, gc=False):
@@ -46,6 +48,8 @@ class UpdateBuffer:
         if self.full or contribution.step in self._contributions:
             raise ValueError(f"the buffer is full or holds {contribution.step} already")
         self._scale(contribution, self._divisor([contribution]))  # the largest coefficients it can get: refuse now, not at commit
+        if self._shared:
+            self._check_sum(contribution)
         self._contributions[contribution.step] = contribution
 
     def drain(self) -> tuple[list[Contribution], tuple[Term, ...]]:
@@ -53,8 +57,32 @@ class UpdateBuffer:
         ordered = sorted(self._contributions.values(), key=lambda contribution: contribution.step)
         divisor = self._divisor(ordered)
         self._contributions.clear()
+        if self._shared:
+            return ordered, self._shared_terms(ordered, divisor)
         terms = tuple(Term(one.step, one.base_version, *self._scale(one, divisor)) for one in ordered)
         return ordered, terms
+
+    @property
+    def _shared(self) -> bool:
+        return self._settings.directions == "per_version" and self._settings.estimator != "gradient"
+
+    def _shared_terms(self, ordered: list[Contribution], divisor: float) -> tuple[Term, ...]:
+        """Steps of one base version probed the same directions: the first of them carries the coefficients of all, the others none."""
+        settings, together = self._settings, defaultdict[int, list[Contribution]](list)
+        for one in ordered:
+            together[one.base_version].append(one)
+        packed = {}
+        for group in together.values():
+            weighed = [(one.weight, one.projected_gradients) for one in group]
+            weight, values = combined(weighed, settings.location, settings.trim_share)
+            packed[group[0].step] = coefficients(values, learning_rate=settings.learning_rate, weight=weight, contributions=divisor)
+        return tuple(Term(one.step, one.base_version, packed.get(one.step, b"")) for one in ordered)
+
+    def _check_sum(self, contribution: Contribution) -> None:
+        """Combined, K contributions may add up; each must leave room for K of its size and of the greatest weight there is."""
+        settings = self._settings
+        greatest = settings.buffer_contributions * max(1.0, settings.participation.boost_max)
+        coefficients(contribution.projected_gradients, learning_rate=settings.learning_rate, weight=greatest, contributions=1.0)
 
     def _divisor(self, contributions: list[Contribution]) -> float:
         if self._settings.divide_by == "weights":

@@ -93,12 +93,16 @@ class LearnerFactory:
         return build_model(self.task.model, self._image_shape, self.data.classes)
 
     def _new_store(self, model: SplitModel) -> VersionStore:
-        kept = self.zeroth_order.digests_kept_max
-        return VersionStore(model.client, lambda: initial_theta_c(model, self.seed), self.run_key, digests_kept_max=kept)
+        return VersionStore(
+            model.client,
+            lambda: initial_theta_c(model, self.seed),
+            self.run_key,
+            digests_kept_max=self.zeroth_order.digests_kept_max,
+            shared=self.zeroth_order.directions == "per_version",
+        )
 
     def _new_bench(self, model: SplitModel) -> Workbench:
         prober = Prober(model.client, self.run_key, self.zeroth_order.mu)
         sampler = BatchSampler(self.seed, self.task.batch_size)
-        return Workbench(
-            model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, CutTraffic(self.cut, self.run_key)
-        )
+        cut, shared = CutTraffic(self.cut, self.run_key), self.zeroth_order.directions == "per_version"
+        return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, cut, shared)

@@ -111,6 +111,8 @@ class Workbench:
     labels: NDArray[np.int64]
     mu: float
     cut: CutTraffic
+    shared_directions: bool = False
+    """Directions are named by the base version instead of the step."""
 
 
 @dataclass(slots=True)
@@ -169,7 +171,8 @@ class ClientLearner(_Follower):
         if anchor.version != self._held.number:
             raise LearnerError(f"step {job.step}: anchored at version {anchor.version}, probes wanted at {self._held.number}")
         probe = self._bench.prober.differences
-        anchor.differences = probe(self._held.theta, anchor.batch, anchor.activations, job.step, job.probes)
+        base_version = anchor.version if self._bench.shared_directions else None
+        anchor.differences = probe(self._held.theta, anchor.batch, anchor.activations, job.step, job.probes, base_version)
         return jobs.ProbeDone(step=job.step)
 
     def _project(self, job: jobs.Project) -> jobs.Projected:

@@ -19,7 +19,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from hosfl_async.learning.randomness import KEY_BYTES, raw_stream, raw_words, step_name
+from hosfl_async.learning.randomness import KEY_BYTES, raw_stream, raw_words, step_name, version_name
 from hosfl_async.messages import StepId
 
 Vector = NDArray[np.float32]
@@ -44,9 +44,13 @@ def aligned_vector(size: int) -> Vector:
     return room[start : start + size * 4].view(np.float32)
 
 
-def direction_key(run_key: bytes, step: StepId, probe: int) -> bytes:
-    """The 128-bit Philox key of one probe's direction: BLAKE2b of the run key, the probe's number and the step's name."""
-    return blake2b(run_key + probe.to_bytes(4, "little") + step_name(step), digest_size=KEY_BYTES).digest()
+def direction_key(run_key: bytes, step: StepId, probe: int, base_version: int | None = None) -> bytes:
+    """The 128-bit Philox key of one probe's direction: BLAKE2b of the run key, the probe's number and the step's name.
+
+    With ``base_version`` the direction is that of everybody who steps from this version (directions ``per_version``), whatever the step.
+    """
+    name = step_name(step) if base_version is None else version_name(base_version)
+    return blake2b(run_key + probe.to_bytes(4, "little") + name, digest_size=KEY_BYTES).digest()
 
 
 def signs(key: bytes, size: int) -> Vector:

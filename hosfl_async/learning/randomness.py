@@ -40,6 +40,11 @@ def step_name(step: StepId) -> bytes:
     return _STEP_HEAD.pack(len(client), step.incarnation, step.number) + client
 
 
+def version_name(version: int) -> bytes:
+    """A version's name: that of a step whose client's name is empty, which no client's is."""
+    return _STEP_HEAD.pack(0, 0, version)
+
+
 def raw_stream() -> Callable[[bytes], Philox]:
     """A function from key to a Philox at the start of that key's stream.
 

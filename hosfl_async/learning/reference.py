@@ -26,7 +26,7 @@ from hosfl_async.learning.settings import DEFAULT_CUT, CutSettings, FirstOrderSe
 from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
 from hosfl_async.messages import StepId
-from hosfl_async.scaling import clipped, coefficients, scaled_gradient, unpack_coefficients
+from hosfl_async.scaling import clipped, coefficients, combined, scaled_gradient, unpack_coefficients
 
 ScheduleItem = tuple[Any, ...]
 """``("forward", step, base_version, batch_of or None)``, ``("backward", step, weight, steps)``, ``("dual", step)``,
@@ -70,8 +70,13 @@ class Reference:
         learning_rate: float,
         contributions: float | None,
         cut: CutSettings = DEFAULT_CUT,
+        location: str = "mean",
+        trim_share: float = 0.0,
     ) -> None:
-        """``contributions`` is K, the divisor of each entry; ``None`` divides by the sum of the entry's weights."""
+        """``contributions`` is K, the divisor of each entry; ``None`` divides by the sum of the entry's weights.
+
+        ``location``, ``trim_share``: how scalars of shared directions are combined, see ``scaling.combined``.
+        """
         data = load_dataset(task, seed)
         self.clients = clients
         self.model = build_model(task.model, data.image_shape, data.classes)
@@ -82,6 +87,7 @@ class Reference:
         self.run_key = named_key("run", seed)
         self.mu, self.learning_rate, self.contributions = zeroth_order.mu, learning_rate, contributions
         self.prober, self.perturber = Prober(self.model.client, self.run_key, self.mu), Perturber()
+        self.shared, self.location, self.trim_share = zeroth_order.directions == "per_version", location, trim_share
         self.cut = CutTraffic(cut, self.run_key)
         self.server = ServerTrainer(self.model.server, initial_theta_s(self.model, seed), first_order)
         self.theta_c = {0: initial_theta_c(self.model, seed)}
@@ -124,8 +130,12 @@ class Reference:
         done = self.steps[step]
         assert done.dual is not None, f"step {step} is projected before its dual is known"
         theta = self.theta_c[done.base_version]
-        differences = self.prober.differences(theta, done.batch, done.activations, step, probes)
+        differences = self.prober.differences(theta, done.batch, done.activations, step, probes, self._named(done))
         done.projected_gradients = project(differences, done.dual, self.mu)
+
+    def _named(self, done: _Step) -> int | None:
+        """The base version, where it names the directions; see ``direction_key``."""
+        return done.base_version if self.shared else None
 
     def back_propagate(self, step: StepId) -> None:
         """First order: the client back-propagates the dual at the step's own version."""
@@ -141,13 +151,14 @@ class Reference:
     def commit(self, version: int, weights: Iterable[tuple[StepId, float]]) -> None:
         """theta_c <- theta_c - eta * (1/K) * sum_i s_i * (1/P) * sum_p v_ip u_ip, term by term in canonical order.
 
-        First order: the mean over p of v_ip u_ip is replaced by the gradient itself.
+        First order: the mean over p of v_ip u_ip is replaced by the gradient itself. Shared directions: the steps of one base version
+        are combined, and applied where the first of them stands.
         """
         weights = sorted(weights)
         divisor = self.contributions or sum(weight for _, weight in weights)
         theta = aligned_vector(self.model.client.size)
         theta[:] = self.theta_c[version - 1]
-        for step, weight in weights:
+        for step, weight in self._combined(weights) if self.shared else weights:
             done = self.steps.pop(step)
             if done.gradient:
                 packed = scaled_gradient(done.gradient, learning_rate=self.learning_rate, weight=weight, contributions=divisor)
@@ -156,8 +167,20 @@ class Reference:
             projected = done.projected_gradients
             scaled = coefficients(projected, learning_rate=self.learning_rate, weight=weight, contributions=divisor)
             for probe, coefficient in enumerate(unpack_coefficients(scaled)):
-                self.perturber.add_scaled_direction(theta, direction_key(self.run_key, step, probe), -coefficient)
+                self.perturber.add_scaled_direction(theta, direction_key(self.run_key, step, probe, self._named(done)), -coefficient)
         self.theta_c[version] = theta
+
+    def _combined(self, weights: Sequence[tuple[StepId, float]]) -> list[tuple[StepId, float]]:
+        """One step for each base version: the first, with the weight and the scalars of all."""
+        first: dict[int, tuple[StepId, list[tuple[float, tuple[float, ...]]]]] = {}
+        for step, weight in weights:
+            done = self.steps[step]
+            first.setdefault(done.base_version, (step, []))[1].append((weight, done.projected_gradients))
+        together = []
+        for step, weighed in first.values():
+            weight, self.steps[step].projected_gradients = combined(weighed, self.location, self.trim_share)
+            together.append((step, weight))
+        return together
 
     def accuracy(self, version: int) -> float:
         """Held-out accuracy of theta_c at ``version`` with theta_s as it stands."""

@@ -95,6 +95,8 @@ class ZerothOrderSettings:
 
     mu: Annotated[float, Gt(0), Le(1)] = 1e-3
     """Smoothing: how far a probe moves each parameter. 1e-4 to 1e-2 makes little difference."""
+    directions: Literal["per_step", "per_version"] = "per_step"
+    """Whether directions are named by the step or by its base version."""
     digests_kept_max: Annotated[int, Ge(1)] = 4096
     """Digests of past versions that a version store remembers; an older one is computed anew."""
 

@@ -50,11 +50,12 @@ class Version:
 class VersionStore:
     """The live versions of one client half. ``replayed_entries`` counts entries that were really computed."""
 
-    def __init__(self, half: Half, initial: Callable[[], Vector], run_key: bytes, *, digests_kept_max: int) -> None:
-        """``initial`` makes theta(0) anew whenever version 0 is wanted and not here."""
+    def __init__(self, half: Half, initial: Callable[[], Vector], run_key: bytes, *, digests_kept_max: int, shared: bool = False) -> None:
+        """``initial`` makes theta(0) anew whenever version 0 is wanted and not here. ``shared``: see ``replay``."""
         self._half = half
         self._initial = initial
         self._run_key = run_key
+        self._shared = shared
         self._perturber = Perturber()
         self._live: dict[int, Version] = {}
         self._digests: dict[tuple[int, bytes | None], bytes] = {}
@@ -144,7 +145,7 @@ class VersionStore:
         theta = nearest.theta if alone else self._copy(nearest.theta)
         self.release(nearest)
         theta.flags.writeable = True
-        replay(theta, rest, self._run_key, self._perturber)
+        replay(theta, rest, self._run_key, self._perturber, shared=self._shared)
         self.replayed_entries += len(rest)
         return self._hold(self._enter(rest[-1].version, theta, rest[-1].chain, nearest.views if alone else None))
 

@@ -50,11 +50,15 @@ class Prober:
         self._scratch = aligned_vector(half.size)
         self._scratch_views = half.views(self._scratch)
 
-    def differences(self, theta: Vector, batch: Tensor, anchor: Activations, step: StepId, probes: int) -> Activations:
-        """z_p - z for each probe p, (probes, batch, *cut shape). ``theta`` is only read."""
+    def differences(
+        self, theta: Vector, batch: Tensor, anchor: Activations, step: StepId, probes: int, base_version: int | None = None
+    ) -> Activations:
+        """z_p - z for each probe p, (probes, batch, *cut shape). ``theta`` is only read; for ``base_version`` see ``direction_key``."""
         differences = np.empty((probes, *anchor.shape), np.float32)
         for probe in range(probes):
-            self._perturber.add_scaled_direction(theta, direction_key(self._run_key, step, probe), self._mu, out=self._scratch)
+            self._perturber.add_scaled_direction(
+                theta, direction_key(self._run_key, step, probe, base_version), self._mu, out=self._scratch
+            )
             np.subtract(forward(self._half, self._scratch_views, batch), anchor, out=differences[probe])
         return differences
 
@@ -65,15 +69,17 @@ def project(differences: Activations, dual: Activations, mu: float) -> tuple[flo
     return tuple(float(np.multiply(probe.reshape(-1), flat, dtype=np.float64).sum()) / mu for probe in differences)
 
 
-def replay(theta: Vector, entries: Iterable[LogEntry], run_key: bytes, perturber: Perturber) -> None:
+def replay(theta: Vector, entries: Iterable[LogEntry], run_key: bytes, perturber: Perturber, *, shared: bool = False) -> None:
     """Apply log entries to ``theta`` in place, in the entries' own order: theta -= c_p u_p for each probe of each term, or theta -= g
     for the dense gradient of a first-order term.
 
+    ``shared``: directions are named by the term's base version; the first term of each base version carries the coefficients of all.
     Adding -c is the same IEEE operation as subtracting c, so that each element takes exactly one rounding for each probe.
     """
     for entry in entries:
         for term in entry.terms:
             if term.gradient:
                 theta -= np.frombuffer(term.gradient, "<f4")
+            base_version = term.base_version if shared else None
             for probe, coefficient in enumerate(unpack_coefficients(term.coefficients)):
-                perturber.add_scaled_direction(theta, direction_key(run_key, term.step, probe), -coefficient)
+                perturber.add_scaled_direction(theta, direction_key(run_key, term.step, probe, base_version), -coefficient)

@@ -20,6 +20,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     yield from _probes(scenario, source)
     yield from _buffer(scenario, source)
     yield from _places(scenario, source)
+    yield from _directions(scenario, source)
     yield from _bounds(scenario, source)
     yield from _outages(scenario, source)
     yield from fleet_contradictions(scenario, source)
@@ -52,6 +53,20 @@ def _buffer(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             "the slowest client misses the deadline, so the run is not synchronous",
             expected=f"above {slowest_s:.4g} s, the modelled step of the slowest client",
             found=f"{scenario.aggregator.buffer_deadline_s:g}",
+        )
+
+
+def _directions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    shared, location = scenario.shared, scenario.aggregator.location
+    if shared.directions == "per_version" and shared.estimator == "gradient":
+        yield source.problem(("shared", "directions"), f"{scenario.method} has no directions", expected="per_step", found="per_version")
+    elif location != "mean" and shared.directions != "per_version":
+        yield source.problem(
+            ("aggregator", "location"),
+            "every step has directions of its own, so there is nothing to take it of",
+            expected="mean",
+            found=location,
+            mend='shared.directions = "per_version"',
         )
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, Le, MinLen
 from pydantic import StringConstraints, TypeAdapter
 
-from hosfl_async.agents.settings import AggregatorSettings, EdgeClientSettings, Estimator, RetrySettings, SplitServerSettings
+from hosfl_async.agents.settings import AggregatorSettings, Directions, EdgeClientSettings, Estimator, RetrySettings, SplitServerSettings
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.codec import CodecLimits
 from hosfl_async.learning.settings import CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
@@ -41,6 +41,9 @@ class SharedSettings:
     estimator: Estimator = "dual_projection"
     """What clients contribute; methods fix it. dual_projection: P scalars from perturbed forwards, with the dual. gradient: the dense
     gradient of a client that back-propagates."""
+    directions: Directions = "per_step"
+    """per_step: every step probes directions of its own. per_version: everybody at one version probes the same directions, as in the paper,
+    and the scalars are combined over clients; an entry then costs P additions for each base version in it, not for each step."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
     """Everyone digests the client half at multiples of this version, so that a split brain shows at once."""
     retry: RetrySettings = field(default_factory=RetrySettings)
@@ -178,6 +181,7 @@ SHARED = {
     "client": _shared_keys(EdgeClientSettings),
     "server": _shared_keys(SplitServerSettings),
     "aggregator": _shared_keys(AggregatorSettings),
+    "zeroth_order": _shared_keys(ZerothOrderSettings),
 }
 """Table -> its keys that stand in ``[shared]`` instead."""
 

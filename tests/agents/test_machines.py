@@ -79,6 +79,7 @@ class WholeSystem(RuleBasedStateMachine):
         staleness=st.sampled_from([StalenessSettings(rule="polynomial"), StalenessSettings(rule="cutoff", versions_max=1)]),
         limits=st.sampled_from([{}, {}, {"concurrency": 1}, {"concurrency": 2}, {"cohort": 2}, {"cohort": 1, "cohort_extra": 1}]),
         selection=st.sampled_from(["random", "balanced", "fastest_first"]),
+        directions=st.sampled_from(["per_step", "per_version"]),
     )
     def begin(self, clients: int, policy: Any, unanswered: int, staleness: Any, limits: Any, **changes: Any) -> None:
         aggregator = _small_aggregator(staleness=staleness, **limits, **changes)

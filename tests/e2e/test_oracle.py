@@ -115,6 +115,8 @@ def reference_of(scenario: Scenario) -> Reference:
         clients=[name for name, _ in scenario.devices()],
         learning_rate=scenario.aggregator.learning_rate,
         contributions=float(scenario.aggregator.buffer_contributions) if nominal else None,
+        location=scenario.aggregator.location,
+        trim_share=scenario.aggregator.trim_share,
         cut=scenario.cut,
     )
 
@@ -134,6 +136,16 @@ def test_the_synchronous_scenario_is_the_plain_loop() -> None:
     assert_equal(Observed(scenario), expected)
 
 
+@pytest.mark.parametrize("location", ["mean", "median", "trimmed_mean"])
+def test_the_papers_shared_directions_are_the_plain_loop_too(location: str) -> None:
+    changes = ['shared.directions="per_version"', f"aggregator.location={location}", "aggregator.client_steps=100"]
+    scenario = load_scenario(SCENARIOS / "synchronous.toml", changes)
+    observed = Observed(scenario)
+    assert_equal(observed, synchronous(reference_of(scenario), versions=20, probes=scenario.shared.probes))
+    for entry in observed.simulation.agent(AGGREGATOR).log.after(0, 20):  # type: ignore[union-attr]
+        assert [len(term.coefficients) for term in entry.terms] == [32, 0, 0, 0, 0], "P coefficients for the whole fleet"
+
+
 def test_synchronous_first_order_is_the_plain_loop() -> None:
     scenario = load_scenario(SCENARIOS / "synchronous.toml", ["method=sfl_first_order_sync", "aggregator.client_steps=300"])
     versions = scenario.aggregator.client_steps // scenario.clients
@@ -151,6 +163,9 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ['cut.activations="bfloat16"', 'cut.duals="int4"', 'cut.scale_per="sample"', 'client.dual_policy="fresh"'],
         ['aggregator.clipping.rule="median"', "aggregator.clipping.factor=1.5", 'aggregator.participation.rule="inverse"'],
         ["aggregator.concurrency=9", 'aggregator.selection="balanced"', 'aggregator.participation.rule="capped"'],
+        ['shared.directions="per_version"', 'aggregator.participation.rule="inverse"'],
+        ['shared.directions="per_version"', 'aggregator.location="median"', "aggregator.buffer_contributions=10"],
+        ['shared.directions="per_version"', 'aggregator.location="trimmed_mean"', 'aggregator.divide_by="weights"'],
         ['server.staleness.rule="polynomial"', 'aggregator.staleness.rule="hinge"'],
         ["network.loss=0.1", "network.duplication=0.1", "network.reordering=0.2", "aggregator.buffer_deadline_s=3"],
         ["method=sfl_first_order", "network.loss=0.1"],
@@ -166,6 +181,9 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "quantised by sample",
         "clipped",
         "limited",
+        "shared",
+        "shared median",
+        "shared trimmed mean",
         "staleness",
         "lossy",
         "first order",
