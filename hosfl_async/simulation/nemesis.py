@@ -39,7 +39,8 @@ class Nemesis:
 
     def step_dropout(self, agent: str, dropout: DropoutSettings, job: Any, number: int, begins_s: float, lasts_s: float) -> Outage | None:
         """Whether the device drops out at the begin of a step or in its middle; ``number`` counts the device's jobs."""
-        probability = {jobs.Forward: dropout.per_step, jobs.Probe: dropout.mid_step}.get(type(job), 0.0)
+        strikes: dict[type, float] = {jobs.Forward: dropout.per_step, jobs.Probe: dropout.mid_step}
+        probability = strikes.get(type(job), 0.0)
         if not probability:
             return None
         key, draw = stream_key(self._seed, "step", agent), number * _STEP_DRAWS
