@@ -56,6 +56,13 @@ def agent_problems(agents: Iterable[Aggregator | SplitServer | EdgeClient]) -> l
     return problems
 
 
+def progress_problems(ended: str, finished_at_s: float | None, last_fault_s: float) -> list[str]:
+    """After its last fault a system makes progress: the run ends because everybody is finished, never because nothing can happen."""
+    if ended == "finished" and finished_at_s is not None:
+        return []
+    return [f"no progress: the run is {ended} and not finished, although the last fault was over at {last_fault_s:g} s"]
+
+
 _Reading = Callable[[Mapping[str, Any]], Any]
 _READINGS: dict[str, tuple[str, _Reading]] = {
     "accuracy_min": ("accuracy_final", lambda summary: summary["accuracy_final"]),

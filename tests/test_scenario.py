@@ -225,6 +225,12 @@ WRONG = {
         'method = "sfl_first_order"\n' + SMALL + '[shared]\ndirections = "per_version"\n',
         [":6: shared.directions", "no directions"],
     ),
+    "a fault of nobody": (SMALL + '[[fault]]\nkind = "crash"\nagents = ["client-6"]\n', [":6: fault[0].agents", "found client-6"]),
+    "a fault without end": (SMALL + '[[fault]]\nkind = "partition"\nfor_s = 0\n', [":6: fault[0].for_s", "above 0"]),
+    "a fault that never strikes": (
+        SMALL + '[[fault]]\nkind = "crash"\nmean_between_s = 5\nat_s = 9\n',
+        [":4: fault[0].until_s", "above at_s, 9"],
+    ),
     "an outage of nobody": (
         SMALL + '[[outages]]\nagent = "client-6"\nat_s = 1\nabsence_s = 1\n',
         [":5: outages[0].agent", "client-1 to client-5", "found client-6"],
@@ -485,6 +491,7 @@ def scenarios() -> SearchStrategy[Scenario]:
         aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9, cohort=0, cohort_extra=0, location="mean")
         outages = tuple(replace(outage, agent="client-1") for outage in scenario.outages)
         fleet = tuple(map(consistent_group, scenario.fleet))
+        fault = tuple(replace(each, agents=("clients",), for_s=each.for_s + 1.0, until_s=each.at_s * 2 + 1.0) for each in scenario.fault)
         fitting = replace(scenario.broker, payload_bytes_max=320 * 1024)
         codec = replace(scenario.codec, frame_bytes_max=4096)
         changed = replace(
@@ -492,6 +499,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             name="any",
             method="hosfl_async",
             fleet=fleet,
+            fault=fault,
             compute=replace(scenario.compute, forward_s=1.0),
             shared=shared,
             aggregator=aggregator,

@@ -6,10 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from hosfl_async.assembly.building import INBOXES, Parts
 from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.summing import summarise
+from hosfl_async.checks import progress_problems
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
 from hosfl_async.report import Recorder, Summary, write_summary
 from hosfl_async.scenario import Scenario
@@ -33,6 +36,7 @@ def build_simulation(
         forward_flops=parts.forward_flops,
         network=scenario.network,
         outages=scenario.outages,
+        faults=scenario.fault,
         settings=scenario.simulation,
         trace=trace or (files.trace if files else None),
         on_record=recorder.note,
@@ -79,6 +83,8 @@ def simulate(
         outcome = simulation.run()
         watcher.look()
         summary = summary_of(scenario, simulation, outcome, recorder, watcher.wall_s, frozen)
+    stuck = progress_problems(outcome.ended, outcome.finished_at_s, outcome.last_fault_s)
+    summary = msgspec.structs.replace(summary, unmet=(*summary.unmet, *stuck))
     if folder:
         write_summary(summary, folder / SUMMARY)
     return summary

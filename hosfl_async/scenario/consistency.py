@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
+from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.scenario.fleets import fleet_contradictions
 from hosfl_async.scenario.methods import METHODS
 from hosfl_async.scenario.problems import Source
@@ -23,6 +23,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     yield from _directions(scenario, source)
     yield from _bounds(scenario, source)
     yield from _outages(scenario, source)
+    yield from _faults(scenario, source)
     yield from fleet_contradictions(scenario, source)
 
 
@@ -137,10 +138,30 @@ def _bounds(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
         )
 
 
+def _unknown_agent(scenario: Scenario, name: str) -> bool:
+    client = _CLIENT.fullmatch(name)
+    return name not in (AGGREGATOR, SPLIT_SERVER) and not (client and int(client[1]) <= scenario.clients)
+
+
+def _faults(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    for index, fault in enumerate(scenario.fault):
+        for name in fault.agents:
+            if name != CLIENTS and _unknown_agent(scenario, name):
+                expected = f"{CLIENTS}, {AGGREGATOR}, {SPLIT_SERVER}, or client-1 to client-{scenario.clients}"
+                yield source.problem(("fault", index, "agents"), "no such agent", expected=expected, found=name)
+        if not fault.agents:
+            yield source.problem(("fault", index, "agents"), "it strikes nobody", expected="at least one name")
+        if not fault.for_s and fault.kind != "byzantine":
+            yield source.problem(("fault", index, "for_s"), "after the last fault there must be a run", expected="above 0", found="0")
+        if fault.mean_between_s and fault.until_s <= fault.at_s:
+            yield source.problem(
+                ("fault", index, "until_s"), "it never strikes", expected=f"above at_s, {fault.at_s:g}", found=f"{fault.until_s:g}"
+            )
+
+
 def _outages(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     for index, outage in enumerate(scenario.outages):
-        client = _CLIENT.fullmatch(outage.agent)
-        if outage.agent not in (AGGREGATOR, SPLIT_SERVER) and not (client and int(client[1]) <= scenario.clients):
+        if _unknown_agent(scenario, outage.agent):
             yield source.problem(
                 ("outages", index, "agent"),
                 "no such agent",

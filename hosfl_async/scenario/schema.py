@@ -21,6 +21,7 @@ from hosfl_async.codec import CodecLimits
 from hosfl_async.learning.settings import CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.live.settings import LiveSettings
 from hosfl_async.scenario.methods import Method
+from hosfl_async.simulation.faults import Fault
 from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, Outage, SimulationSettings
 
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -135,6 +136,8 @@ class Scenario:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     outages: tuple[Outage, ...] = ()
     """Planned absences of single agents."""
+    fault: tuple[Fault, ...] = ()
+    """The fault plan: what goes wrong on purpose."""
     simulation: SimulationSettings = field(default_factory=SimulationSettings)
     codec: CodecLimits = field(default_factory=CodecLimits)
     broker: BrokerSettings = field(default_factory=BrokerSettings)

@@ -25,6 +25,7 @@ from hosfl_async.errors import AgentError, LearnerError, SettingsError
 from hosfl_async.messages import AGGREGATOR
 from hosfl_async.simulation.absences import Absences
 from hosfl_async.simulation.devices import Devices
+from hosfl_async.simulation.faults import Fault, Strike, Weather, strikes
 from hosfl_async.simulation.journal import Journal, step_of
 from hosfl_async.simulation.nemesis import Nemesis
 from hosfl_async.simulation.network import Network
@@ -42,7 +43,7 @@ class Simulation:
     Parameters
     ----------
     seed: the run is a pure function of it and of what is added.
-    compute, network, outages: the modelled world.
+    compute, network, outages, faults: the modelled world.
     forward_flops: counted operations of a client's forward pass, for groups whose speed is in operations per second.
     settings: bounds of the run.
     limits: bounds of the codec.
@@ -60,6 +61,7 @@ class Simulation:
         forward_flops: float = 0.0,
         network: NetworkSettings | None = None,
         outages: Sequence[Outage] = (),
+        faults: Sequence[Fault] = (),
         settings: SimulationSettings | None = None,
         limits: CodecLimits = DEFAULT_LIMITS,
         trace: TraceWriter | None = None,
@@ -87,10 +89,13 @@ class Simulation:
         self._devices = Devices(compute, seed, forward_flops)
         network = network or NetworkSettings()
         self._network = Network(network, seed)
+        self._weather = Weather(seed)
         self._traffic = Traffic(
-            self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed, compute.aggregator_message_s
+            self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed, self._weather, compute.aggregator_message_s
         )
-        self._outages = tuple(outages)
+        self._outages, self._faults = tuple(outages), tuple(faults)
+        self._last_fault_s = 0.0
+        self._disk_ready_s: dict[str, float] = {}
         self._absences = Absences(
             self._timeline,
             Nemesis(seed),
@@ -191,6 +196,7 @@ class Simulation:
         """
         timeline = self._timeline
         self._plan_outages()
+        self._plan_faults()
         while True:
             if self._unfinished == 0:
                 return self._outcome("finished")
@@ -210,11 +216,42 @@ class Simulation:
     def _plan_outages(self) -> None:
         outages, self._outages = self._outages, ()
         for outage in outages:
-            node = self._nodes.get(outage.agent)
-            if node is None:
-                names = ", ".join([*self._nodes][:8])
-                raise SettingsError("outages", f"no agent is called {outage.agent!r}", expected=f"one of {names} ...")
-            self._absences.plan(node, outage)
+            self._absences.plan(self._called(outage.agent, "outages"), outage)
+
+    def _called(self, name: str, key: str) -> Node:
+        node = self._nodes.get(name)
+        if node is None:
+            names = ", ".join([*self._nodes][:8])
+            raise SettingsError(key, f"no agent is called {name!r}", expected=f"one of {names} ...")
+        return node
+
+    def _plan_faults(self) -> None:
+        faults, self._faults = self._faults, ()
+        if any(fault.kind == "slow_disk" for fault in faults):
+            self._obey[Send] = self._send_after_disk
+        clients = tuple(name for name, node in self._nodes.items() if node.group is not None)
+        for strike in strikes(faults, self.seed, clients):
+            nodes = [self._called(name, "fault") for name in sorted(strike.members)]
+            if strike.ends_s < inf:
+                self._last_fault_s = max(self._last_fault_s, strike.ends_s)
+            if strike.fault.kind in ("crash", "pause"):
+                self._counts["strikes"] += 1
+                for node in nodes:
+                    outage = Outage(agent=node.name, at_s=strike.begins_s, absence_s=strike.fault.for_s, kind=strike.fault.kind)
+                    self._absences.plan(node, outage)
+            else:
+                self._timeline.schedule(max(strike.begins_s, self.now_s), self._strike, next(iter(self._nodes.values())), strike)
+
+    def _strike(self, node: Node, strike: Strike) -> None:
+        self._counts["strikes"] += 1
+        self._weather.begin(strike)
+        if strike.fault.kind == "broker_crash":
+            self._traffic.lose_all()
+        if strike.ends_s < inf:
+            self._timeline.schedule(strike.ends_s, self._clear_up, node, strike)
+
+    def _clear_up(self, _: Node, strike: Strike) -> None:
+        self._weather.end(strike)
 
     def _look_up(self) -> None:
         """Once in a while: bound and progress."""
@@ -232,6 +269,7 @@ class Simulation:
             self._network.counts,
             seed=self.seed,
             ended=ended,
+            last_fault_s=self._last_fault_s,
             events=self.events,
             modelled_time_s=self.now_s,
             finished_at_s=self.finished_at_s,
@@ -345,10 +383,25 @@ class Simulation:
         if self._on_record is not None:
             self._on_record(self._timeline.now_s, node.name, record)
 
+    def _send_after_disk(self, node: Node, effect: Send) -> None:
+        """A slow disk holds back what is sent after a record, as if the agent waited for its commit."""
+        ready_s = self._disk_ready_s.get(node.name, 0.0)
+        if ready_s <= self._timeline.now_s:
+            self._traffic.send(node, effect)
+        else:
+            self._timeline.schedule(ready_s, self._send_late, node, (node.boot, effect))
+
+    def _send_late(self, node: Node, held: tuple[int, Send]) -> None:
+        boot, effect = held
+        if node.present and node.boot == boot:  # otherwise it went away before the message left
+            self._traffic.send(node, effect)
+
     def _persist(self, node: Node, effect: Persist) -> None:
         if node.store is None:
             node.store = RecordList()
         node.store.append(effect.record)
         self._counts["persisted"] += 1
+        if self._weather.disks and (persist_s := self._weather.disks.get(node.name)):
+            self._disk_ready_s[node.name] = max(self._timeline.now_s, self._disk_ready_s.get(node.name, 0.0)) + persist_s
         steps = steps_of(effect.record) if self._journal.tracing else None
         self._journal.note(self._timeline.now_s, node.name, "persisted", type(effect.record).__name__, steps)

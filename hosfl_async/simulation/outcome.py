@@ -28,10 +28,14 @@ COUNTS = (
     "pauses",
     "crashes",
     "departed",
+    "cut",
+    "silenced",
+    "strikes",
     "peers_gone",
 )
 """``sent`` counts copies: a message to a group once per recipient. ``missed``: arrived at an agent that was away. ``refused``: by the
-codec. Always sent + duplicated = delivered + lost + missed + refused + in_flight."""
+codec. ``cut``: lost to a partition or to the broker's crash; they are among the lost. ``silenced``: never sent, by a byzantine client.
+Always sent + duplicated = delivered + lost + missed + refused + in_flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,8 @@ class SimulationOutcome:
     """When the last event happened."""
     finished_at_s: float | None
     """When the aggregator was first finished: stragglers still busy then do not prolong it."""
+    last_fault_s: float
+    """When the last strike of the fault plan was over, or would have been; 0 without faults. Byzantine clients to the end do not count."""
     messages: dict[str, int]
     """Sent copies by kind of message."""
     bytes: dict[str, int]

@@ -44,6 +44,12 @@ class Timeline:
             heapify(self._heap)
             cancelled.clear()
 
+    def withdraw(self, act: Act) -> int:
+        """Take back every entry that would do ``act``; how many there were. Costs a pass over the whole heap."""
+        gone = [entry for entry in self._heap if entry[2] == act and entry[1] not in self._cancelled]
+        self._cancelled.update(entry[1] for entry in gone)
+        return len(gone)
+
     def take(self, until_s: float) -> Entry | None:
         """The next entry if it is not later than ``until_s``; time moves to it."""
         heap, cancelled = self._heap, self._cancelled

@@ -9,6 +9,7 @@ from hosfl_async.agent import Event, Received, Send
 from hosfl_async.codec import encode
 from hosfl_async.errors import AgentError, CodecError
 from hosfl_async.messages import AGGREGATOR, CLIENTS
+from hosfl_async.simulation.faults import Weather
 from hosfl_async.simulation.journal import Journal, step_of
 from hosfl_async.simulation.network import Network
 from hosfl_async.simulation.node import Node
@@ -19,7 +20,7 @@ from hosfl_async.simulation.timeline import Timeline
 class Traffic:
     """Carries messages between ``nodes``, and feeds what arrives to their agents."""
 
-    __slots__ = ("_feed", "_journal", "_message_s", "_network", "_nodes", "_ready_s", "_tally", "_timeline")
+    __slots__ = ("_feed", "_journal", "_message_s", "_network", "_nodes", "_ready_s", "_tally", "_timeline", "_weather")
 
     def __init__(
         self,
@@ -29,15 +30,22 @@ class Traffic:
         journal: Journal,
         tally: Tally,
         feed: Callable[[Node, Event], None],
+        weather: Weather,
         aggregator_message_s: float,
     ) -> None:
         self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed = nodes, timeline, network, journal, tally, feed
+        self._weather = weather
         self._message_s = aggregator_message_s
         self._ready_s = 0.0
 
     def send(self, node: Node, effect: Send) -> None:
         """To one agent, or a copy to each client that is present. Raises ``AgentError`` if nobody has that name."""
         message = effect.message
+        if self._weather.liars:
+            message = self._weather.liars.twisted(node.name, message)
+            if message is None:
+                self._tally.counts["silenced"] += 1
+                return
         payload = encode(node.name, message)
         if effect.recipient == CLIENTS:
             for other in self._nodes.values():
@@ -55,12 +63,26 @@ class Traffic:
         self._tally.sent(message, kind, size)
         self._journal.note(now_s, sender.name, "sent", kind, step, recipient.name, size)
         link = sender.uplink if sender.group is not None or recipient.downlink is None else recipient.downlink
-        arrivals_s = self._network.transmit(link, now_s, size)
+        if self._weather.fair:
+            arrivals_s = self._network.transmit(link, now_s, size)
+        elif self._weather.cuts(sender.name, recipient.name):
+            arrivals_s = ()
+            self._lose(1)
+        else:
+            arrivals_s = self._network.transmit(link, now_s, size, *self._weather.clogs(sender.name, recipient.name))
         if len(arrivals_s) != 1:
             fate = "duplicated" if arrivals_s else "lost"
             self._journal.note(now_s, recipient.name, fate, kind, step, sender.name, size)
         for arrival_s in arrivals_s:
             self._timeline.schedule(arrival_s, self._deliver, recipient, (sender.name, payload, kind, step))
+
+    def lose_all(self) -> None:
+        """The broker is gone, and with it what was under way."""
+        self._lose(self._timeline.withdraw(self._deliver))
+
+    def _lose(self, messages: int) -> None:
+        self._network.counts["lost"] += messages
+        self._tally.counts["cut"] += messages
 
     def _deliver(self, node: Node, parcel: tuple[str, bytes, str, Any]) -> None:
         """A message arrives; an aggregator that takes its time has it wait for those before it."""
