@@ -225,8 +225,8 @@ MUTANTS = (
         name="residue_after_a_probe",
         why="Adding mu u and subtracting it again leaves about half of all float32 parameters changed.",
         file="learning/zeroth_order.py",
-        old="direction_key(self._run_key, step, probe), self._mu, out=self._scratch)\n",
-        new="(key := direction_key(self._run_key, step, probe)), self._mu)\n"
+        old="theta, direction_key(self._run_key, step, probe, base_version), self._mu, out=self._scratch\n            )\n",
+        new="theta, (key := direction_key(self._run_key, step, probe, base_version)), self._mu\n            )\n"
         "            np.copyto(self._scratch, theta)\n"
         "            self._perturber.add_scaled_direction(theta, key, -self._mu)\n",
         tests=("learning/test_zeroth_order.py",),
@@ -243,8 +243,8 @@ MUTANTS = (
         name="replay_adds",
         why="An update lowers the surrogate: coefficients are subtracted.",
         file="learning/zeroth_order.py",
-        old="direction_key(run_key, term.step, probe), -coefficient)",
-        new="direction_key(run_key, term.step, probe), coefficient)",
+        old="direction_key(run_key, term.step, probe, base_version), -coefficient)",
+        new="direction_key(run_key, term.step, probe, base_version), coefficient)",
         tests=("learning/test_zeroth_order.py",),
     ),
     Mutant(
