@@ -10,9 +10,9 @@ from benchmarks.peers.__main__ import ratios, run
 
 
 def test_our_own_side_is_measured_with_its_memory() -> None:
-    figures = run("ours", [sys.executable, "-m", "benchmarks.peers.own_worker"], [40, 400, 1])
+    figures = run("ours", [sys.executable, "-m", "benchmarks.peers.own_worker"], [40, 4000, 1])
     assert figures is not None
-    assert figures["updates"] == 400
+    assert figures["updates"] == 4000
     assert figures["peak_bytes"] > 10**7
     assert figures["cpu_ms_per_update"] > 0
 
