@@ -122,7 +122,8 @@ class SplitServerSettings:
     queue_bytes_max: Annotated[int, Ge(1)] = 512 * 2**20
     """Bytes of activations waiting for the learner; above it the answer is busy."""
     answers_remembered_max: Annotated[int, Ge(1)] = 4096
-    """Latest steps at the cut whose dual (under policy fresh also the activations) is remembered for repetitions."""
+    """Steps at the cut whose dual (under policy fresh also the activations) is remembered for repetitions: the newest of each client,
+    and of so many clients at most."""
     evaluate_every_steps: Annotated[int, Ge(0)] = 250
     """Server steps between two evaluations on held-out data. 0: only at the end."""
     digest_every_versions: Annotated[int, Ge(1)] = 50

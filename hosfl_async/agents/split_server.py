@@ -78,7 +78,7 @@ class SplitServer:
         """Why this server stopped for good, if it did."""
         self._settings = settings
         self._follower = LogFollower(settings.digest_every_versions)
-        self._newest_step: dict[str, tuple[int, int]] = {}
+        self._newest_step: dict[str, StepId] = {}
         self._newest_base = 0
         self._memory: OrderedDict[StepId, _Remembered] = OrderedDict()
         self._queue: deque[Backward | EvaluateDual] = deque()
@@ -130,7 +130,7 @@ class SplitServer:
         step = message.step
         if step.client != sender:
             self.counts["impostor"] += 1
-        elif (step.incarnation, step.number) <= self._newest_step.get(sender, (0, 0)):
+        elif sender in self._newest_step and step <= self._newest_step[sender]:
             self.counts["duplicate"] += 1
             self._answer_again(sender, step)
         elif self._follower.finished:
@@ -138,7 +138,7 @@ class SplitServer:
         elif self._full(message):
             self._refuse(DualRefused(step, "busy"))
         else:
-            self._newest_step[sender] = (step.incarnation, step.number)
+            self._forget_older(step)
             self._remember(step, _Remembered(message))
             self._enqueue(self._first_job(message))
 
@@ -199,6 +199,13 @@ class SplitServer:
             self._refuse(DualRefused(step, "forgotten"))
         elif remembered.answer is not None:
             self._send(sender, remembered.answer)
+
+    def _forget_older(self, step: StepId) -> None:
+        """A client has one step at the cut: whoever begins the next has no use for the answer to the last."""
+        older = self._newest_step.get(step.client)
+        if older is not None:
+            self._memory.pop(older, None)
+        self._newest_step[step.client] = step
 
     def _remember(self, step: StepId, remembered: _Remembered) -> None:
         self._memory[step] = remembered
