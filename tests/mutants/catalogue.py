@@ -185,8 +185,8 @@ MUTANTS = (
         name="server_trains_a_repetition",
         why="A client step trains the server half at most once, whatever the network repeats.",
         file="agents/split_server.py",
-        old="(step.incarnation, step.number) <= self._newest_step",
-        new="(step.incarnation, step.number) < self._newest_step",
+        old="in self._newest_step and step <= self._newest_step",
+        new="in self._newest_step and step < self._newest_step",
         tests=("agents/test_split_server.py",),
     ),
     Mutant(
