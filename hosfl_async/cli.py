@@ -36,7 +36,9 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Replaces the scenario'
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, for example aggregator.client_steps=500; may be repeated.", show_default=False)
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Run folder to create [default: the next free one in runs/].", show_default=False)]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Run folder to create; the next free one in runs/ if left out.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")]
 Jobs = Annotated[int, typer.Option("-j", help="Processes at once.", min=1, max=256)]
 Control = Annotated[bool, typer.Option("--control/--no-control", help="Also run the frozen-client control.")]
@@ -86,11 +88,13 @@ def compare(
         str, typer.Option(help="Methods, separated by commas; the frozen-client control is added.")
     ] = "hosfl_async,hosfl_sync",
     seeds: Annotated[int, typer.Option(help="How many, from the scenario's own seed on.", min=1, max=1000)] = 3,
-    target: Annotated[float | None, typer.Option(help="Accuracy [default: expect.accuracy_min].", show_default=False, min=0, max=1)] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Accuracy to reach; expect.accuracy_min if left out.", show_default=False, min=0, max=1)
+    ] = None,
     unequal: Annotated[bool, typer.Option("--unequal", help="Allow methods that differ in client steps in flight.")] = False,
     set_: Overrides = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder; goes on there [default: runs/compare-NAME].", show_default=False)
+        Path | None, typer.Option("--out", help="Folder; goes on there; runs/compare-NAME if left out.", show_default=False)
     ] = None,
     jobs: Jobs = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print comparison.json instead of the table.")] = False,
@@ -117,11 +121,13 @@ def compare(
 def sweep(
     file: File,
     set_: Overrides = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder; goes on there [default: runs/sweep-NAME].", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder; goes on there; runs/sweep-NAME if left out.", show_default=False)
+    ] = None,
     jobs: Jobs = 1,
     control: Control = True,
 ) -> None:
-    """Run every point of a scenario's [sweep]; what is finished is not run again. One table at the end."""
+    r"""Run every point of a scenario's \[sweep]; what is finished is not run again. One table at the end."""
     from hosfl_async.assembly.many import Point, run_many
     from hosfl_async.report.sweep_table import sweep_row, write_sweep
     from hosfl_async.scenario import sweep_points
@@ -140,7 +146,7 @@ def hunt(
     file: File,
     tries: Annotated[int, typer.Option(help="Worlds to try beside the file's own; 0 tries that one only.", min=0)] = 200,
     steps: Annotated[int, typer.Option(help="Client steps of the shortened runs.", min=1)] = 60,
-    budgets: Annotated[bool, typer.Option("--budgets", help="Hold the runs to the upper bounds of [expect] too.")] = False,
+    budgets: Annotated[bool, typer.Option("--budgets", help="Hold the runs to the upper bounds of \\[expect] too.")] = False,
     seed: Seed = None,
     set_: Overrides = None,
     out: Annotated[Path, typer.Option("--out", help="File for the smallest breaking scenario.")] = Path("hunted.toml"),

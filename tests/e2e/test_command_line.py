@@ -75,3 +75,9 @@ def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
     done = hosfl("simulate", SCENARIOS / "quickstart.toml", "--no-control", "--out", tmp_path / "kept")
     assert done.returncode == 2 and "--out" in done.stderr
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["precious.txt"]
+
+
+def test_help_texts_keep_their_brackets() -> None:
+    """Square brackets are markup to the help printer: unescaped, they vanish."""
+    assert "[sweep]" in hosfl("sweep", "--help", COLUMNS="200").stdout
+    assert "[expect]" in hosfl("hunt", "--help", COLUMNS="200").stdout
