@@ -350,6 +350,47 @@ def test_a_mistake_is_shown_in_the_file_that_makes_it(write, tmp_path: Path) -> 
     assert "cuont" not in "\n".join(map(str, find_problems(shortened)))
 
 
+FIXED_BY_SYNC = {
+    "aggregator.buffer_contributions": 2,
+    "aggregator.staleness.rule": "polynomial",
+    "client.steps_unanswered_max": 3,
+    "server.staleness.rule": "polynomial",
+}
+"""Key -> what contradicts ``hosfl_sync`` with five clients."""
+
+
+@given(st.lists(st.sets(st.sampled_from(sorted(FIXED_BY_SYNC))), min_size=1, max_size=4), st.data())
+def test_a_method_wins_over_what_its_file_inherits_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, line: list[set[str]], data: st.DataObject
+) -> None:
+    folder, chooser = tmp_path_factory.getbasetemp(), data.draw(st.integers(0, len(line) - 1))
+    for age, keys in enumerate(line):
+        first = f'extends = "age{age - 1}.toml"\n' if age else SMALL.replace("[[fleet]]\ncount = 5\n", "fleet = [{ count = 5 }]\n")
+        method = 'method = "hosfl_sync"\n' if age == chooser else ""
+        (folder / f"age{age}.toml").write_text(first + method + "".join(f"{key} = {json.dumps(FIXED_BY_SYNC[key])}\n" for key in keys))
+    path = folder / f"age{len(line) - 1}.toml"
+    problems = [str(problem) for problem in find_problems(path)]
+    youngest = {key: age for age, keys in enumerate(line) for key in keys}
+    refused = {key for key, age in youngest.items() if age >= chooser}
+    assert len(problems) == len(refused)
+    for key in refused:
+        assert any(f"age{youngest[key]}.toml" in problem and f": {key}: method hosfl_sync fixes" in problem for problem in problems)
+    if not refused:
+        scenario = load_scenario(path)
+        assert scenario.aggregator.buffer_contributions == 5
+        assert (scenario.aggregator.staleness.rule, scenario.server.staleness.rule) == ("constant", "constant")
+    for key, wrong in FIXED_BY_SYNC.items():
+        assert any(f"--set {key}" in str(problem) for problem in find_problems(path, [f"{key}={wrong}"]))
+
+
+def test_the_quickstart_can_be_extended_by_another_method(write) -> None:
+    quickstart = SCENARIOS[0].parent / "quickstart.toml"
+    path = write(f'extends = "{quickstart}"\nname = "synchronous_quickstart"\nmethod = "hosfl_sync"\n')
+    table = 'aggregator.staleness={rule="polynomial"}'
+    assert load_scenario(path).aggregator.buffer_contributions == load_scenario(path).clients == 20
+    assert any("aggregator.staleness.rule" in str(problem) for problem in find_problems(path, [table]))
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     {

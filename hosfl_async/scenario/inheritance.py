@@ -2,7 +2,8 @@
 
 Tables are merged key by key, deeply, and the file that extends wins; everything else is replaced as a whole, arrays of tables such as
 ``[[fleet]]`` included: a fleet made of two files would be nobody's fleet. ``[sweep]`` is a file's own and is not inherited. Where each
-value stands is kept through the merge, so that a mistake is shown in the file that makes it.
+value stands is kept through the merge, so that a mistake is shown in the file that makes it. Which values are older than the method is kept
+too: what a method fixes wins over what its file inherits, never over what that file, or one that builds on it, writes.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ DEPTH_MAX = 8
 
 def read_tables(path: str | FilePath) -> tuple[Tables, Tables, Source]:
     """What the file and its ancestors say, its own ``[sweep]``, and where everything stands. Raises ``SettingsError``."""
-    tables, places = _read_family(FilePath(path), str(path), ())
+    tables, places, yielding = _read_family(FilePath(path), str(path), ())
     sweep = tables.pop("sweep", {})
-    return tables, sweep, Source(str(path), places)
+    return tables, sweep, Source(str(path), places, yielding)
 
 
-def _read_family(path: FilePath, shown: str, children: tuple[FilePath, ...]) -> tuple[Tables, dict[Path, str]]:
+def _read_family(path: FilePath, shown: str, children: tuple[FilePath, ...]) -> tuple[Tables, dict[Path, str], frozenset[Path]]:
+    """Merged tables, where each value stands, and which values yield to the method."""
     text = _read(path, shown, children)
     tables, places = _parse(shown, text), {key: f"{shown}:{line}" for key, line in key_lines(text).items()}
     if "extends" not in tables:
-        return tables, places
+        return tables, places, frozenset()
     parent = tables.pop("extends")
     where = f"{places.get(('extends',), shown)}: extends"
     if not isinstance(parent, str) or not parent or "\0" in parent:
@@ -46,11 +48,13 @@ def _read_family(path: FilePath, shown: str, children: tuple[FilePath, ...]) -> 
         raise SettingsError(where, "goes round in a circle", found=" -> ".join(each.name for each in (*family, FilePath(parent))))
     if len(family) >= ANCESTORS_MAX:
         raise SettingsError(where, "too long a line of files", expected=f"at most {ANCESTORS_MAX}")
-    older, older_places = _read_family(path.parent / parent, str(FilePath(shown).parent / parent), family)
+    older, older_places, older_yielding = _read_family(path.parent / parent, str(FilePath(shown).parent / parent), family)
     older.pop("sweep", None)
-    merged_places = dict(_exact(older, older_places, str(FilePath(shown).parent / parent)))
+    inherited = dict(_exact(older, older_places, str(FilePath(shown).parent / parent)))
+    merged_places = dict(inherited)
     _merge(older, tables, (), merged_places, places, shown)
-    return older, merged_places
+    kept = frozenset(key for key, place in inherited.items() if merged_places.get(key) == place)
+    return older, merged_places, kept if "method" in tables else kept & older_yielding
 
 
 def _merge(older: Tables, newer: Tables, path: Path, places: dict[Path, str], newer_places: dict[Path, str], shown: str) -> None:

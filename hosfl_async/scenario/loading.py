@@ -2,7 +2,7 @@
 
 The order matters: what the command line overrides comes first, then what the method fixes by definition, then the schema, then the
 copying of ``[shared]`` into the agents' structs, then the rules between settings. A value that the file itself writes against its own
-method is a problem; a method chosen on the command line wins over the file.
+method is a problem; a method chosen on the command line wins over the file, and one that a file writes wins over what that file inherits.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def _fix_by_method(tables: Tables, source: Source) -> Iterator[SettingsError]:
         path, place = _table_of(tables, key)
         if not isinstance(place, dict):
             continue  # the schema will say what is wrong there
-        chosen_here = ("method",) in source.overridden and path not in source.overridden
-        written = value if chosen_here else place.get(path[-1], value)
+        wins = (("method",) in source.overridden or path in source.yielding) and not source.is_overridden(path)
+        written = value if wins else place.get(path[-1], value)
         if written != value:
             yield source.problem(path, f"method {method} fixes this", expected=found(value), found=found(written), mend="leave it out")
         place[path[-1]] = value

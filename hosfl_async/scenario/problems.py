@@ -65,14 +65,20 @@ class Source:
 
     file: str
     places: dict[Path, str]
+    yielding: frozenset[Path] = frozenset()
+    """Inherited by the file that writes the method: what the method fixes wins over them."""
     overridden: set[Path] = field(default_factory=set)
 
     def where(self, path: Path) -> str:
         """``scenarios/a.toml:12: fleet[0].count``, or ``--set fleet[0].count``."""
-        if any(path[:end] in self.overridden for end in range(1, len(path) + 1)):
+        if self.is_overridden(path):
             return f"--set {dotted(path)}"
         known = (self.places[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self.places)
         return f"{next(known, self.file)}: {dotted(path)}"
+
+    def is_overridden(self, path: Path) -> bool:
+        """Whether the command line writes it, or a table around it."""
+        return any(path[:end] in self.overridden for end in range(1, len(path) + 1))
 
     def problem(self, path: Path, problem: str, **details: str) -> SettingsError:
         return SettingsError(self.where(path), problem, **details)
