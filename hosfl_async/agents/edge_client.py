@@ -482,6 +482,8 @@ class EdgeClient:
             self._count("retried", len(self._unanswered))
             for message in self._unanswered.values():
                 self._send(AGGREGATOR, message)
+            if self._attempts["answer"] > self._settings.retry.attempts_max:
+                self._ask_for_entries()  # no answer may ever come (it cannot be decoded there): ask whether the run is over
             self._pause("answer")
         elif name == "dual" and self._phase is Phase.AWAITING_DUAL and self._dual is None:
             self._repeat_smashed()

@@ -126,6 +126,11 @@ class SplitServerSettings:
     and of so many clients at most."""
     evaluate_every_steps: Annotated[int, Ge(0)] = 250
     """Server steps between two evaluations on held-out data. 0: only at the end."""
+    silence_s: Annotated[float, Gt(0)] = 120.0
+    """Without smashed data for so long, the server asks for the log: the run may be over and its announcement lost. The pause doubles while
+    the silence lasts."""
+    silences_max: Annotated[int, Ge(1), Le(40)] = 16
+    """Such questions in one silence; the next smashed data begin anew."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
     """As for the clients: the server follows the log in order to evaluate."""
     retry: RetrySettings = field(default_factory=RetrySettings)

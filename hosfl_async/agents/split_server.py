@@ -8,6 +8,9 @@ Policy ``eager`` sends the dual of the very backward pass that trained. Policy `
 remembered activations anew, at the server half of that moment, when the client has finished its perturbed forwards.
 
 The server follows the update log like a client, so that it can evaluate the whole model; it pulls only when an evaluation is due.
+
+It has no step of its own that would tell it the end of the run, and the announcement may be lost. So a server that has received nothing
+for a while asks for the log, ever more rarely and a bounded number of times: silence may mean that the run is over.
 """
 
 from __future__ import annotations
@@ -71,7 +74,7 @@ class SplitServer:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
             ("received", "trained", "duplicate", "busy", "forgotten", "malformed", "late", "impostor", "duals_sent", "duals_evaluated",
-             "evictions", "evaluations", "retried", "log_refused", "peers_gone"), 0,
+             "evictions", "evaluations", "retried", "log_refused", "peers_gone", "silences"), 0,
         )  # fmt: skip
         self.server_steps = 0
         self.broken = ""
@@ -89,6 +92,10 @@ class SplitServer:
         self._evaluated_last = False
         self._asking = False
         self._attempts = 0
+        self._silences = 0
+        """Watches in a row in which no smashed data arrived."""
+        self._received_before = 0
+        self._watching = False
         self._effects: list[Effect] = []
         self._receivers: dict[type, Callable[[str, Any], None]] = {
             SmashedData: self._on_smashed_data,
@@ -117,16 +124,26 @@ class SplitServer:
                 self._on_job_failed(job, reason)
             case PeerGone(_):
                 self.counts["peers_gone"] += 1
-            case Started() | TimerFired() | Stopping():
+            case Started():
+                self._watch_for_silence()
+            case TimerFired("silence"):
+                self._on_silence()
+            case TimerFired() | Stopping():
                 pass
         if not self.finished:
             self._advance()
+        elif self._watching:
+            self._watching = False
+            self._effects.append(SetTimer("silence", None))
         return self._effects
 
     # -- the cut ------------------------------------------------------------------------------------------
 
     def _on_smashed_data(self, sender: str, message: SmashedData) -> None:
         self.counts["received"] += 1
+        if self._silences:
+            self._silences = 0
+            self._watch_for_silence()
         step = message.step
         if step.client != sender:
             self.counts["impostor"] += 1
@@ -281,6 +298,23 @@ class SplitServer:
             self._send(AGGREGATOR, self._follower.request())
             self._effects.append(SetTimer("catch_up", pause_s(self._settings.retry, self._attempts, self.name)))
             self._attempts += 1
+
+    def _watch_for_silence(self) -> None:
+        self._watching = True
+        self._received_before = self.counts["received"]
+        self._effects.append(SetTimer("silence", self._settings.silence_s * 2.0**self._silences))
+
+    def _on_silence(self) -> None:
+        """Nothing arrived since the watch began: ask how far the log is, which also tells whether the run is over."""
+        self._watching = False
+        if self._follower.finished:
+            return
+        if self.counts["received"] == self._received_before:
+            self._silences += 1
+            self.counts["silences"] += 1
+            self._ask()
+        if self._silences < self._settings.silences_max:
+            self._watch_for_silence()
 
     # -- the learner --------------------------------------------------------------------------------------
 

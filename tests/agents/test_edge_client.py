@@ -271,11 +271,24 @@ def test_a_contribution_is_repeated_byte_for_byte_until_it_is_answered() -> None
     first = client.sent()
     for _ in range(3 * RETRY.attempts_max):
         client.feed(TimerFired("answer"))
-        assert [encode(NAME, message) for message in client.sent()] == [encode(NAME, message) for message in first]
+        assert [encode(NAME, message) for message in client.sent(ProjectedGradients)] == [encode(NAME, message) for message in first]
     client.accepted(1, 1, head=0)
     assert "answer" not in client.timers and client.agent.counts["accepted"] == 1
     client.accepted(1, 1, head=0)
     assert client.agent.counts["accepted"] == 1
+
+
+def test_whoever_is_never_answered_asks_whether_the_run_is_over() -> None:
+    client = Client().joined().contributed()
+    asked = 0
+    for _ in range(RETRY.attempts_max + 1):
+        assert not asked
+        client.feed(TimerFired("answer"))
+        asked += len(client.sent(CatchUp))
+    assert asked == 1 and "catch_up" in client.timers
+    client.receive(AGGREGATOR, LogPage(0, (), 0, finished=True))
+    assert client.agent.counts.get("accepted", 0) == 0
+    assert isinstance(client.job, Replay), "over: it digests the end, to have it confirmed"
 
 
 def test_it_waits_for_answers_before_it_goes_further_than_allowed() -> None:

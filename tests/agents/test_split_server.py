@@ -290,6 +290,34 @@ def test_the_end_is_evaluated_exactly_once_and_confirmed() -> None:
     assert solo.effects == []
 
 
+def test_a_server_left_in_silence_asks_whether_the_run_is_over_ever_more_rarely() -> None:
+    solo = server(silence_s=10.0, silences_max=3)
+    pauses = []
+    while "silence" in solo.timers:
+        pauses.append(solo.timers.pop("silence"))
+        solo.feed(TimerFired("silence"))
+        assert solo.sent() == [CatchUp(0)]
+        solo.receive(AGGREGATOR, LogPage(0, (), 0))
+    assert pauses == [10.0, 20.0, 40.0] and solo.agent.counts["silences"] == 3
+    solo.receive("client-1", smashed(FIRST))
+    assert solo.timers["silence"] == 10.0, "the next smashed data begin anew"
+    finish_job(solo)
+    solo.feed(TimerFired("silence"))
+    solo.feed(TimerFired("silence"))
+    solo.receive(AGGREGATOR, LogPage(0, (), 0, None, True))  # the announcement was lost; the answer tells it
+    assert isinstance(solo.job, Replay)
+
+
+def test_a_server_that_is_fed_asks_nothing() -> None:
+    solo = server()
+    for number in range(1, 4):
+        solo.receive("client-1", smashed(StepId("client-1", 1, number)))
+        finish_job(solo)
+        solo.feed(TimerFired("silence"))
+        assert solo.sent() == [] and solo.timers["silence"] == SplitServerSettings().silence_s
+    assert solo.agent.counts["silences"] == 0
+
+
 def test_at_the_end_the_queue_is_dismissed_and_repetitions_are_told_so() -> None:
     solo = server()
     solo.receive("client-1", smashed(FIRST))
