@@ -1,5 +1,5 @@
-"""Shared by all tests: helper modules beside this file can be imported, how hard hypothesis tries is chosen once, and tests that want a
-real mosquitto are skipped where there is none, unless HOSFL_REQUIRE_MOSQUITTO says that this must not happen.
+"""Shared by all tests: helper modules beside this file can be imported, torch computes on one thread as in every host (two threads sum in
+another order, so an oracle computed on two differs), how hard hypothesis tries is chosen once, and tests that want a real mosquitto are skipped where there is none, unless HOSFL_REQUIRE_MOSQUITTO says that this must not happen.
 """
 
 import os
@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from hosfl_async.broker.embedded import find_mosquitto
 
 sys.path.insert(0, str(Path(__file__).parent))
+torch.set_num_threads(1)
 
 settings.register_profile("default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("soak", max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
