@@ -1,5 +1,6 @@
 """Shared by all tests: helper modules beside this file can be imported, torch computes on one thread as in every host (two threads sum in
-another order, so an oracle computed on two differs), how hard hypothesis tries is chosen once, and tests that want a real mosquitto are skipped where there is none, unless HOSFL_REQUIRE_MOSQUITTO says that this must not happen.
+another order, so an oracle computed on two differs), how hard hypothesis tries is chosen once, and tests that want a real mosquitto are
+skipped where there is none, unless HOSFL_REQUIRE_MOSQUITTO says that this must not happen.
 """
 
 import os
