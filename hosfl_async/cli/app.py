@@ -1,0 +1,43 @@
+"""The ``hosfl`` command itself; each group of its commands is a module that hangs them on ``app``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from hosfl_async.cli.console import complain, errors
+from hosfl_async.errors import HosflError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Asynchronous hybrid-order split federated learning: simulate it, or run it live over MQTT.",
+)
+
+
+def main() -> None:
+    """Entry point of the ``hosfl`` command."""
+    sys.exit(guarded(app))
+
+
+def guarded(run: Callable[..., Any]) -> int:
+    """Every error that we raise on purpose, and every wrong use of the command, is one line."""
+    try:
+        code = int(run(standalone_mode=False) or 0)  # typer returns the code of an Exit, and 130 for an interrupt
+    except HosflError as problem:
+        return complain(problem)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as problem:
+        if not type(problem).__module__.startswith(("click", "typer")):
+            raise
+        return complain(problem)
+    if code == INTERRUPTED:
+        errors.print("interrupted; what is in the run folder can be replayed")
+    return code

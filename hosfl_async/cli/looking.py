@@ -1,0 +1,46 @@
+"""A finished run: its picture, the story of a step, its log replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hosfl_async.cli.app import app
+from hosfl_async.cli.options import Run
+from hosfl_async.errors import SettingsError
+
+
+@app.command()
+def picture(
+    run: Annotated[Path, typer.Argument(help="Folder of a run or of a comparison.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .pdf.", show_default=False)],
+) -> None:
+    """Draw a run (accuracy, staleness, bytes) or a comparison."""
+    from hosfl_async import assembly
+
+    assembly.draw(run, out)
+
+
+@app.command()
+def story(run: Run, step: Annotated[str, typer.Option(help="Step name, for example client-3/17.", show_default=False)]) -> None:
+    """Tell everything that happened to one client step, in order."""
+    from hosfl_async import assembly
+
+    lines = assembly.story_lines(run, step)
+    if not lines:
+        raise SettingsError(str(run), f"nothing happened to step {step}", mend="steps are named client-NUMBER/STEP, counted from 1")
+    for line in lines:
+        typer.echo(line)
+
+
+@app.command()
+def replay(run: Run) -> None:
+    """Rebuild the client half from the update log and compare its digest with the one the run ended with."""
+    from hosfl_async import assembly
+
+    result = assembly.replay(run)
+    typer.echo(result.text)
+    if not result.agrees:
+        raise typer.Exit(1)
