@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,17 @@ def test_help_texts_keep_their_brackets() -> None:
     """Square brackets are markup to the help printer: unescaped, they vanish."""
     assert "[sweep]" in hosfl("sweep", "--help", COLUMNS="200").stdout
     assert "[expect]" in hosfl("hunt", "--help", COLUMNS="200").stdout
+
+
+def test_assets_are_listed_and_an_unknown_one_is_told(tmp_path: Path) -> None:
+    listed = hosfl("data", "list", HOSFL_CACHE=str(tmp_path), COLUMNS="200")
+    assert listed.returncode == 0 and "snippets" in listed.stdout and "no" in listed.stdout
+    assert str(tmp_path) in listed.stderr
+    refused = hosfl("data", "fetch", "imagenet", HOSFL_CACHE=str(tmp_path))
+    assert refused.returncode == 2 and "imagenet" in refused.stderr and "snippets" in refused.stderr
+
+
+def test_a_registry_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
+    away = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    done = hosfl("data", "fetch", "snippets", HOSFL_CACHE=str(tmp_path / "cache"), **away)
+    assert done.returncode == 2 and "--from FOLDER" in done.stderr and "Traceback" not in done.stderr

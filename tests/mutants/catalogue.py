@@ -255,4 +255,20 @@ MUTANTS = (
         new="        replaced = timers.pop(effect.name, None)\n        if replaced is not None and effect.delay_s is None:\n",
         tests=("simulation/test_simulation_host.py",),
     ),
+    Mutant(
+        name="fetched_file_not_compared",
+        why="A fetched file must be the pinned one; here any file of the right length is kept.",
+        file="assets/archives.py",
+        old="    if size != file.size or digest.hexdigest() != file.sha256:\n",
+        new="    if size != file.size:\n",
+        tests=("assets/test_fetching.py",),
+    ),
+    Mutant(
+        name="package_asked_for_its_metadata",
+        why="Nothing of a fetched package may run; here pip asks the package's own build script.",
+        file="assets/fetching.py",
+        old='        environment |= {"PYTHONPATH": str(backend.parent), "PYTHONDONTWRITEBYTECODE": "1"}\n',
+        new="",
+        tests=("assets/test_fetching.py",),
+    ),
 )

