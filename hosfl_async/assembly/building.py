@@ -14,7 +14,8 @@ from hosfl_async.learning.build import LearnerFactory
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner
 from hosfl_async.messages import AggregatorInbox, EdgeClientInbox, SplitServerInbox
 from hosfl_async.scenario import Scenario
-from hosfl_async.simulation.devices import flops_per_s_of, memory_bytes_of
+from hosfl_async.simulation.devices import Devices, ModelledPace, flops_per_s_of, memory_bytes_of
+from hosfl_async.simulation.network import Network
 
 INBOXES: dict[str, Any] = {"client": EdgeClientInbox, "server": SplitServerInbox, "aggregator": AggregatorInbox}
 
@@ -76,3 +77,10 @@ class Parts:
 
     def aggregator_learner(self, name: str = "") -> AggregatorLearner:
         return self.learners.aggregator()
+
+
+def modelled_pace(parts: Parts) -> ModelledPace:
+    """Durations of jobs and delays of links as the scenario's fleet and network have them."""
+    scenario = parts.scenario
+    devices = Devices(scenario.compute, scenario.seed, parts.forward_flops)
+    return ModelledPace(devices, Network(scenario.network, scenario.seed), dict(scenario.devices()))

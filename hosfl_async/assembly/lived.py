@@ -8,7 +8,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
-from hosfl_async.assembly.building import INBOXES, Parts
+from hosfl_async.assembly.building import INBOXES, Parts, modelled_pace
 from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.simulated import frozen_accuracy
@@ -25,8 +25,7 @@ from hosfl_async.live.tally import total
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.report import Recorder, Summary, write_summary
 from hosfl_async.scenario import Scenario
-from hosfl_async.simulation.devices import Devices, ModelledPace
-from hosfl_async.simulation.network import Network
+from hosfl_async.simulation.devices import ModelledPace
 
 LOOK_EVERY_S = 0.5
 """Wall seconds between two looks at the progress."""
@@ -99,7 +98,7 @@ def _hosts(
     devices = dict(scenario.devices())
     boot = time_ns()
     run = f"{scenario.name[:40]}-{boot:x}"  # a topic level of its own for every run, within the length of a name
-    pace = ModelledPace(Devices(scenario.compute, scenario.seed, parts.forward_flops), Network(scenario.network, scenario.seed), devices)
+    pace = modelled_pace(parts)
     common: dict[str, Any] = {
         "boot": boot,
         "clock": WallClock(scenario.live.time_scale),

@@ -96,6 +96,10 @@ class RunningBroker:
                     await asyncio.sleep(0.02)
         return False
 
+    async def ended(self) -> int:
+        """Wait for the child's end; its exit code."""
+        return await self._process.wait()
+
     async def stop(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()

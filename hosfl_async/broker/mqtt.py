@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 
 from paho.mqtt.client import MQTTMessage
 
-from hosfl_async.broker.address import parse_broker_url
+from hosfl_async.broker.address import TlsFiles, parse_broker_url
 from hosfl_async.broker.inbox import Inbox
 from hosfl_async.broker.mqtt_link import PACKET_OVERHEAD_BYTES, Frame, MqttLink, birth
 from hosfl_async.broker.settings import BrokerSettings
@@ -45,11 +45,12 @@ class _Receipt(NamedTuple):
 class MqttTransport:
     """One station's connection to an MQTT broker. See ``broker/transport.py`` for the promises, the module's text for the means."""
 
-    def __init__(self, url: str, station: Station, settings: BrokerSettings | None = None) -> None:
+    def __init__(self, url: str, station: Station, settings: BrokerSettings | None = None, tls: TlsFiles | None = None) -> None:
         self.station = station
         self.counts: dict[str, int] = Counter()
         self._settings = settings or BrokerSettings()
         self._address = parse_broker_url(url)
+        self._tls = (tls or TlsFiles()).context() if self._address.tls else None
         self._topics = Topics(station)
         self._jitter = Random(f"{station.run}/{station.name}").random
         self._birth = birth()
@@ -77,7 +78,7 @@ class MqttTransport:
         return len(self._inbox)
 
     async def __aenter__(self) -> Self:
-        await self._connect()
+        await self._connect_first()
         self._keeper = asyncio.create_task(self._keep_connected(), name=f"mqtt connection of {self.station.name}")
         return self
 
@@ -123,10 +124,24 @@ class MqttTransport:
 
     # -- connection --------------------------------------------------------------------------------------
 
+    async def _connect_first(self) -> None:
+        give_up_at = asyncio.get_running_loop().time() + self._settings.first_connect_s
+        pause_s = self._settings.reconnect_first_s
+        while True:
+            try:
+                await self._connect()
+                return
+            except TransportError:
+                self.counts["reconnect_failed"] += 1
+                if asyncio.get_running_loop().time() + pause_s > give_up_at:
+                    raise
+            await asyncio.sleep(pause_s * (0.5 + self._jitter()))
+            pause_s = min(2 * pause_s, self._settings.reconnect_max_s)
+
     async def _connect(self) -> None:
         self._links_made += 1
         token = f"{self._birth}{self._links_made:08x}"
-        link = MqttLink(self._address, self.station, self._topics, self._settings, token, self._on_frame, self._on_confirmed)
+        link = MqttLink(self._address, self.station, self._topics, self._settings, token, self._tls, self._on_frame, self._on_confirmed)
         frames = [(topic, int(self._settings.qos)) for topic in self._topics.frame_filters]
         try:
             await link.open([*frames, *((topic, 1) for topic in self._topics.presence_filters)])

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import secrets
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -71,6 +72,7 @@ class MqttLink(aiomqtt.Client):
         topics: Topics,
         settings: BrokerSettings,
         token: str,
+        tls: ssl.SSLContext | None,
         on_frame: Callable[[MqttLink, MQTTMessage], None],
         on_confirmed: Callable[[int, bool], None],
     ) -> None:
@@ -91,6 +93,7 @@ class MqttLink(aiomqtt.Client):
             timeout=settings.connect_timeout_s,
             max_inflight_messages=settings.inflight_max,
             properties=asked,
+            tls_context=tls,
             socket_options=((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),),
         )
         self.token = token
@@ -156,6 +159,8 @@ class MqttLink(aiomqtt.Client):
         if not self.reading and not self.lost:
             self.reading = True
             self._loop.add_reader(self._descriptor, self._read_ready)
+            if self._decrypted:
+                self._loop.call_soon(self._read_ready)
 
     def cut(self) -> None:
         """End the connection without a word, as a crash would."""
@@ -164,13 +169,23 @@ class MqttLink(aiomqtt.Client):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def _decrypted(self) -> bool:
+        """TLS has bytes ready that the socket no longer shows as readable."""
+        sock = self._client.socket()
+        return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+
     def _read_ready(self) -> None:
+        if not self.reading or self.lost:
+            return  # asked for before, by a turn that ended with decrypted bytes left
         try:
             for _ in range(PACKETS_PER_TURN_MAX):
                 before = self._events
                 self._client.loop_read()
-                if self._events == before or not self.reading or self.lost:
-                    break
+                if not self.reading or self.lost or (self._events == before and not self._decrypted):
+                    return
+            if self._decrypted:
+                self._loop.call_soon(self._read_ready)
         except Exception as error:
             self._fail(error)
 

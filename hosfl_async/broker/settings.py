@@ -35,7 +35,10 @@ class BrokerSettings:
     keepalive_s: Annotated[int, Ge(1), Le(3600)] = 30
     """MQTT keepalive: the broker declares us lost after one and a half times as long without a word."""
     connect_timeout_s: Annotated[float, Gt(0)] = 10.0
-    """Bound on one attempt to connect and subscribe. The first attempt that fails is an error, later ones are repeated."""
+    """Bound on one attempt to connect and subscribe. Later attempts are repeated, the first one only if
+    first_connect_s says so."""
+    first_connect_s: Annotated[float, Ge(0)] = 0.0
+    """The first attempt to connect is repeated for so long before its failure is an error. 0: one attempt, for a person who waits."""
     reconnect_first_s: Annotated[float, Gt(0)] = 0.1
     """Pause before the first attempt to reconnect; it doubles with each attempt and varies by a seeded half."""
     reconnect_max_s: Annotated[float, Gt(0)] = 5.0

@@ -40,7 +40,7 @@ async def run_fleet(services: Sequence[LiveHost], clients: Sequence[LiveHost]) -
             failures.append(error)
             stop_all()
 
-    with _signals_caught(on_signal):
+    with signals_caught(on_signal):
         async with asyncio.TaskGroup() as tasks:
             for host in services:
                 tasks.create_task(live(host), name=f"live {host.agent.name}")
@@ -59,7 +59,7 @@ async def run_fleet(services: Sequence[LiveHost], clients: Sequence[LiveHost]) -
 
 
 @contextlib.contextmanager
-def _signals_caught(on_signal: Callable[[int], None]) -> Iterator[None]:
+def signals_caught(on_signal: Callable[[int], None]) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the run in good order. Outside the main thread signals are not ours to take."""
     loop = asyncio.get_running_loop()
     caught = []

@@ -124,6 +124,16 @@ class LiveHost:
             Persist: self._persist,
         }
 
+    @property
+    def failed(self) -> bool:
+        """An error has ended, or is ending, this host."""
+        return self._failure is not None
+
+    @property
+    def connected(self) -> bool:
+        """The transport was opened and has not been closed; it may be mending a lost connection."""
+        return self.settled.is_set() and not self._stopped
+
     def request_stop(self) -> None:
         """End soon: ``Stopping`` is fed, its effects are obeyed, then ``run`` returns. Harmless when repeated."""
         self._over.set()

@@ -9,7 +9,7 @@ TOML.
 from hosfl_async.scenario.loading import find_problems, load_scenario
 from hosfl_async.scenario.schema import Expectations, Scenario, SharedSettings, schema
 from hosfl_async.scenario.sweeping import SweepPoint, sweep_points
-from hosfl_async.scenario.writing import to_toml
+from hosfl_async.scenario.writing import scenario_digest, to_toml
 
 __all__ = [
     "Expectations",
@@ -18,6 +18,7 @@ __all__ = [
     "SweepPoint",
     "find_problems",
     "load_scenario",
+    "scenario_digest",
     "schema",
     "sweep_points",
     "to_toml",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields, is_dataclass
+from hashlib import blake2b
 from typing import Any
 
 from hosfl_async.scenario.schema import SHARED, Scenario
@@ -12,6 +13,11 @@ from hosfl_async.scenario.schema import SHARED, Scenario
 def to_toml(scenario: Scenario) -> str:
     """The resolved scenario; ``load_scenario`` reads it back as an equal one. Bounds that are not set are left out."""
     return "\n".join(_table((), scenario)).strip() + "\n"
+
+
+def scenario_digest(scenario: Scenario) -> str:
+    """BLAKE2b-128 of everything that the agents of a run must agree upon, as hexadecimal text."""
+    return blake2b(to_toml(scenario).encode(), digest_size=16).hexdigest()
 
 
 def _table(path: tuple[str, ...], settings: Any, header: str = "") -> list[str]:

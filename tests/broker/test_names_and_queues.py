@@ -32,6 +32,7 @@ TEXTS = some.text(max_size=80)
         ("mqtt://10.0.0.7:1884/", BrokerAddress("10.0.0.7", 1884)),
         ("mqtt://user:p%40ss%3A@host:1", BrokerAddress("host", 1, "user", "p@ss:")),
         ("mqtt://user@[::1]:1883", BrokerAddress("::1", 1883, "user")),
+        ("mqtts://host", BrokerAddress("host", 8883, tls=True)),
     ],
 )
 def test_a_url_is_read(url: str, address: BrokerAddress) -> None:
@@ -39,7 +40,7 @@ def test_a_url_is_read(url: str, address: BrokerAddress) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost", "localhost:1883", "http://host", "mqtts://host", "mqtt://", "mqtt://host:port", "mqtt://host:99999",
+    "url", ["", "localhost", "localhost:1883", "http://host", "ws://host", "mqtts://", "mqtt://", "mqtt://host:port", "mqtt://host:99999",
             "mqtt://host:0", "mqtt://host/path", "mqtt://host?x=1", "mqtt://[::1"],
 )  # fmt: skip
 def test_a_bad_url_is_one_clear_error(url: str) -> None:

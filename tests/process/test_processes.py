@@ -1,0 +1,101 @@
+"""Every agent as a process of its own, over a real broker."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from deployment import Deployment, Mosquitto, Zygote, until
+
+from hosfl_async.checks import log_problems
+from hosfl_async.log_store import LogStore
+from hosfl_async.process import exits
+
+SMALL = Path(__file__).with_name("small.toml")
+CLIENTS = [f"client-{number}" for number in range(1, 5)]
+pytestmark = pytest.mark.mosquitto
+
+
+@pytest.fixture
+def broker(tmp_path: Path):
+    made = Mosquitto(tmp_path)
+    made.start()
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def deployed(forks: Zygote, tmp_path: Path, broker: Mosquitto):
+    made = Deployment(forks, tmp_path, SMALL, broker.url, common="linger_s = 60")
+    yield made
+    made.close()
+
+
+def test_six_processes_train_and_end_with_equal_parameters(deployed: Deployment, tmp_path: Path) -> None:
+    for name in (*CLIENTS, "split_server", "aggregator"):  # in the worst order: those who ask first find nobody
+        deployed.start(name)
+    assert {deployed.wait(name) for name in CLIENTS} == {exits.FINISHED}
+    until(lambda: deployed.health("aggregator").get("finished"), "the aggregator's last confirmation")
+    assert deployed.signal("aggregator", signal.SIGTERM) == deployed.signal("split_server", signal.SIGTERM) == exits.FINISHED
+    health = deployed.health("aggregator")
+    assert health["client_steps"] == 120 and health["agent_counts"]["digests_differ"] == 0
+    evaluations = deployed.events("split_server", "evaluation")
+    assert evaluations[-1]["last"] == 1.0 and evaluations[-1]["accuracy"] > evaluations[0]["accuracy"] + 0.2
+    entries = LogStore.read(tmp_path / "state-aggregator" / "log.sqlite").entries
+    assert not log_problems(entries) and sum(len(entry.terms) for entry in entries) == 120
+
+
+def test_signals_end_in_good_order_with_codes_of_their_own(deployed: Deployment) -> None:
+    deployed.start("client-1")
+    deployed.start("client-2")
+    until(lambda: deployed.health("client-1") and deployed.health("client-2"), "two clients to run")
+    assert deployed.signal("client-1", signal.SIGTERM) == exits.TERMINATED
+    assert deployed.signal("client-2", signal.SIGINT) == exits.INTERRUPTED
+    assert deployed.events("client-1", "ended")[0]["phase"] == "joining"
+
+
+def test_one_process_at_a_time_holds_the_state(deployed: Deployment) -> None:
+    deployed.start("aggregator")
+    until(lambda: deployed.health("aggregator"), "the aggregator")
+    first = deployed.pids.pop("aggregator")
+    deployed.start("aggregator")
+    assert deployed.wait("aggregator") == exits.STORAGE
+    assert "another process has this state open" in deployed.events("aggregator", "failed")[0]["problem"]
+    deployed.pids["aggregator"] = first
+
+
+def test_a_client_that_was_joined_by_another_machine_is_stopped_for_good(deployed: Deployment) -> None:
+    """The same name from another state folder takes over; the former process says so and exits with a code of its own."""
+    for name in ("aggregator", "client-1"):
+        deployed.start(name)
+    until(lambda: deployed.health("client-1").get("phase") == "awaiting dual", "the first to join")
+    first = deployed.pids.pop("client-1")
+    deployed.start("client-1", HOSFL_STATE="elsewhere", HOSFL_HEALTH__FILE="twin.health")
+    until(lambda: deployed.health("twin").get("phase") == "awaiting dual", "its twin to join")
+    assert deployed._zygote.code(first) == exits.NO_BROKER
+    assert "took over the name client-1" in deployed.events("client-1", "failed")[0]["problem"]
+
+
+def test_health_is_told_on_a_port(deployed: Deployment) -> None:
+    deployed.start("client-1", HOSFL_HEALTH__PORT="0")
+    until(lambda: deployed.log("client-1").exists() and deployed.events("client-1", "health"), "the port")
+    port = deployed.events("client-1", "health")[0]["port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        told = json.loads(answer.read())
+    assert answer.status == 200 and told["well"] and told["agent"] == "client-1"
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as rude:
+        rude.sendall(b"x" * 100_000)
+        rude.settimeout(30)
+        assert b"200 OK" not in rude.recv(1000)
+
+
+def test_without_a_broker_the_process_gives_up_after_its_patience(forks: Zygote, tmp_path: Path) -> None:
+    alone = Deployment(forks, tmp_path, SMALL, "mqtt://127.0.0.1:1", tables="patience_s = 0.3")
+    alone.start("client-1")
+    assert alone.wait("client-1") == exits.NO_BROKER
+    assert "127.0.0.1:1" in alone.events("client-1", "failed")[0]["problem"]
