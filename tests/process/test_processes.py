@@ -45,7 +45,7 @@ def test_six_processes_train_and_end_with_equal_parameters(deployed: Deployment,
     health = deployed.health("aggregator")
     assert health["client_steps"] == 120 and health["agent_counts"]["digests_differ"] == 0
     evaluations = deployed.events("split_server", "evaluation")
-    assert evaluations[-1]["last"] == 1.0 and evaluations[-1]["accuracy"] > evaluations[0]["accuracy"] + 0.2
+    assert evaluations[-1]["last"] == 1.0 and evaluations[-1]["accuracy"] > 0.42  # a frozen client half: 0.34
     entries = LogStore.read(tmp_path / "state-aggregator" / "log.sqlite").entries
     assert not log_problems(entries) and sum(len(entry.terms) for entry in entries) == 120
 
