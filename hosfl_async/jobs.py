@@ -120,6 +120,18 @@ class Backward(Struct, frozen=True, gc=False):
     steps: int = 1
 
 
+class BackwardTogether(Struct, frozen=True, gc=False):
+    """A micro-batch: ``Backward`` of several clients' activations as one batch, one step (``steps`` steps) for all of them.
+    Each dual is that of the client's own mean loss. -> ``BackwardsDone``"""
+
+    parts: tuple[Backward, ...]
+
+    @property
+    def step(self) -> str:
+        """The names of all its steps, as a journal writes them."""
+        return " ".join(str(part.step) for part in self.parts)
+
+
 class EvaluateDual(Struct, frozen=True, gc=False):
     """The dual of remembered activations at the current server half, without a step (policy ``fresh``). -> ``BackwardDone``"""
 
@@ -134,6 +146,12 @@ class BackwardDone(Struct, frozen=True, gc=False):
     loss: float
 
 
+class BackwardsDone(Struct, frozen=True, gc=False):
+    """In the order of the parts."""
+
+    parts: tuple[BackwardDone, ...]
+
+
 class Evaluate(Struct, frozen=True, gc=False):
     """Accuracy and mean loss on the held-out data at the learner's client half and server half. -> ``Evaluated``"""
 
@@ -146,6 +164,6 @@ class Evaluated(Struct, frozen=True, gc=False):
 
 
 ClientJob = Introduce | Forward | Probe | Project | BackPropagate | Replay | InstallSnapshot
-ServerJob = Backward | EvaluateDual | Replay | InstallSnapshot | Evaluate
+ServerJob = Backward | BackwardTogether | EvaluateDual | Replay | InstallSnapshot | Evaluate
 AggregatorJob = Introduce | Replay | TakeSnapshot | InstallSnapshot
 Job = ClientJob | ServerJob | AggregatorJob

@@ -200,6 +200,14 @@ WRONG = {
         SMALL + '[aggregator]\ncohort = 5\nselection = "fastest_first"\n',
         [":6: aggregator.selection", "just been served"],
     ),
+    "a micro-batch beyond the queue": (
+        SMALL + "[server]\nqueue_max = 8\nmicro_batch_max = 9\n",
+        [":6: server.micro_batch_max", "at most server.queue_max, 8"],
+    ),
+    "a micro-batch that waits in vain": (
+        SMALL + "[server]\nmicro_batch_max = 6\nmicro_batch_wait_s = 0.1\n",
+        [":5: server.micro_batch_max", "wait in vain", "at most 5 (clients)"],
+    ),
     "more than no cohort": (SMALL + "[aggregator]\ncohort_extra = 1\n", [":5: aggregator.cohort_extra", "which cohort"]),
     "over-selection without a cohort": (
         'method = "hosfl_sync_over_selected"\n' + SMALL,
@@ -544,6 +552,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             compute=replace(scenario.compute, forward_s=1.0),
             shared=shared,
             aggregator=aggregator,
+            server=replace(scenario.server, micro_batch_max=1),
             outages=outages,
             broker=fitting,
             codec=codec,

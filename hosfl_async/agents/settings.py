@@ -117,6 +117,10 @@ class SplitServerSettings:
     constant."""
     steps_per_activation: Annotated[int, Ge(1), Le(1000)] = 1
     """tau of MU-SplitFed (arXiv:2510.21155): steps of the server half on each batch of activations. The dual is that before the first."""
+    micro_batch_max: Annotated[int, Ge(1), Le(4096)] = 1
+    """Clients' activations that one step of the server half takes together, as one batch. 1: each has a step of its own."""
+    micro_batch_wait_s: Annotated[float, Ge(0)] = 0.0
+    """How long activations wait for others to fill a micro-batch. 0: the server takes what is there when it is free."""
     queue_max: Annotated[int, Ge(1)] = 256
     """Smashed data waiting for the learner; above it the answer is busy."""
     queue_bytes_max: Annotated[int, Ge(1)] = 512 * 2**20

@@ -15,7 +15,7 @@ for a while asks for the log, ever more rarely and a bounded number of times: si
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -35,11 +35,23 @@ from hosfl_async.agent import (
     TimerFired,
 )
 from hosfl_async.agents.backoff import pause_s
+from hosfl_async.agents.cut_queue import CutJob, CutQueue
 from hosfl_async.agents.settings import SplitServerSettings
 from hosfl_async.agents.staleness import staleness_weight
 from hosfl_async.agents.update_log import LogFollower
 from hosfl_async.errors import AgentError, LogError
-from hosfl_async.jobs import Backward, BackwardDone, Evaluate, Evaluated, EvaluateDual, InstallSnapshot, Replay, Replayed
+from hosfl_async.jobs import (
+    Backward,
+    BackwardDone,
+    BackwardsDone,
+    BackwardTogether,
+    Evaluate,
+    Evaluated,
+    EvaluateDual,
+    InstallSnapshot,
+    Replay,
+    Replayed,
+)
 from hosfl_async.messages import (
     AGGREGATOR,
     SPLIT_SERVER,
@@ -74,7 +86,7 @@ class SplitServer:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
             ("received", "trained", "duplicate", "busy", "forgotten", "malformed", "late", "impostor", "duals_sent", "duals_evaluated",
-             "evictions", "evaluations", "retried", "log_refused", "peers_gone", "silences"), 0,
+             "evictions", "evaluations", "micro_batches", "taken_apart", "retried", "log_refused", "peers_gone", "silences"), 0,
         )  # fmt: skip
         self.server_steps = 0
         self.broken = ""
@@ -84,8 +96,10 @@ class SplitServer:
         self._newest_step: dict[str, StepId] = {}
         self._newest_base = 0
         self._memory: OrderedDict[StepId, _Remembered] = OrderedDict()
-        self._queue: deque[Backward | EvaluateDual] = deque()
-        self._queued_bytes = 0
+        self._queue = CutQueue(settings)
+        self._gathering = False
+        """The timer of a micro-batch that waits for company is set."""
+        self._now = 0.0
         self._busy = False
         self._evaluation_due = True  # the first point of every curve is the untrained model
         self._target: int | None = None
@@ -111,6 +125,7 @@ class SplitServer:
         return bool(self.broken) or (self._evaluated_last and self._follower.confirmed)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
+        self._now = now
         self._effects = []
         match event:
             case Received(sender, message):
@@ -128,6 +143,9 @@ class SplitServer:
                 self._watch_for_silence()
             case TimerFired("silence"):
                 self._on_silence()
+            case TimerFired("micro_batch"):
+                self._gathering = False
+                self._queue.ripen()
             case TimerFired() | Stopping():
                 pass
         if not self.finished:
@@ -157,24 +175,12 @@ class SplitServer:
         else:
             self._forget_older(step)
             self._remember(step, _Remembered(message))
-            self._enqueue(self._first_job(message))
+            self._queue.add(self._first_job(message), self._now)
 
     def _full(self, message: SmashedData) -> bool:
-        bytes_after = self._queued_bytes + len(message.activations.data)
-        return len(self._queue) >= self._settings.queue_max or (bool(self._queue) and bytes_after > self._settings.queue_bytes_max)
+        return self._queue.full(len(message.activations.data))
 
-    def _enqueue(self, job: Backward | EvaluateDual) -> None:
-        self._queue.append(job)
-        self._queued_bytes += len(job.activations.data)
-
-    def _dequeue(self) -> Backward | EvaluateDual | None:
-        if not self._queue:
-            return None
-        job = self._queue.popleft()
-        self._queued_bytes -= len(job.activations.data)
-        return job
-
-    def _first_job(self, message: SmashedData) -> Backward | EvaluateDual:
+    def _first_job(self, message: SmashedData) -> CutJob:
         """Train, unless the server's own staleness policy gives these activations no weight."""
         self._newest_base = max(self._newest_base, message.base_version)
         weight = staleness_weight(self._newest_base - message.base_version, self._settings.staleness)
@@ -208,7 +214,7 @@ class SplitServer:
             self._refuse(DualRefused(step, "busy"))
             return
         remembered.smashed = None
-        self._enqueue(EvaluateDual(step, smashed.activations, smashed.labels))
+        self._queue.add(EvaluateDual(step, smashed.activations, smashed.labels), self._now)
 
     def _answer_again(self, sender: str, step: StepId) -> None:
         remembered = self._memory.get(step)
@@ -240,15 +246,18 @@ class SplitServer:
             remembered.smashed, remembered.answer = None, refused
         self._refuse(refused)
 
-    def _on_backward(self, result: BackwardDone, *, trained: bool) -> None:
-        if trained:
-            self.counts["trained"] += 1
-            before, every = self.server_steps, self._settings.evaluate_every_steps
-            self.server_steps += self._settings.steps_per_activation
-            self._evaluation_due = self._evaluation_due or (every > 0 and before // every != self.server_steps // every)
+    def _on_trained(self, results: tuple[BackwardDone, ...]) -> None:
+        """One step of the server half, on one client's activations or on several's."""
+        self.counts["trained"] += len(results)
+        self.counts["micro_batches"] += 1
+        before, every = self.server_steps, self._settings.evaluate_every_steps
+        self.server_steps += self._settings.steps_per_activation
+        self._evaluation_due = self._evaluation_due or (every > 0 and before // every != self.server_steps // every)
+        for result in results:
             self._effects.append(Record("server_step", {"loss": result.loss}, str(result.step)))
-        else:
-            self.counts["duals_evaluated"] += 1
+            self._on_dual(result)
+
+    def _on_dual(self, result: BackwardDone) -> None:
         remembered = self._memory.get(result.step)
         if remembered is None:
             return  # evicted while it was computed; a repetition will be told so
@@ -324,15 +333,27 @@ class SplitServer:
             self._dismiss_queue()
         if self._busy:
             return
-        if job := self._next_for_evaluation() or self._dequeue():
+        if job := self._next_for_evaluation() or self._queue.take(self._now):
             self._busy = True
             self._effects.append(RunJob(job))
+            self._gather(False)
+        else:
+            self._gather(True)
+
+    def _gather(self, waits: bool) -> None:
+        """Set the timer of a micro-batch that waits for company, or cancel it once it went."""
+        due_s = self._queue.due_in_s(self._now) if waits else None
+        if due_s is not None and not self._gathering:
+            self._effects.append(SetTimer("micro_batch", due_s))
+        elif due_s is None and self._gathering:
+            self._effects.append(SetTimer("micro_batch", None))
+        self._gathering = due_s is not None
 
     def _dismiss_queue(self) -> None:
         for job in self._queue:
             self._refuse_for_good(DualRefused(job.step, "finished"))
         self._queue.clear()
-        self._queued_bytes = 0
+        self._gather(False)
 
     def _next_for_evaluation(self) -> Replay | InstallSnapshot | Evaluate | None:
         """Replay what was pulled, ask for what lacks, evaluate once the wanted version is reached."""
@@ -353,8 +374,13 @@ class SplitServer:
     def _on_job_done(self, job: Any, result: Any) -> None:
         self._busy = False
         match result:
+            case BackwardDone() if isinstance(job, Backward):
+                self._on_trained((result,))
+            case BackwardsDone(parts):
+                self._on_trained(parts)
             case BackwardDone():
-                self._on_backward(result, trained=isinstance(job, Backward))
+                self.counts["duals_evaluated"] += 1
+                self._on_dual(result)
             case Replayed():
                 self._follower.replayed(result)
             case Evaluated():
@@ -379,6 +405,9 @@ class SplitServer:
         self._busy = False
         if isinstance(job, Backward | EvaluateDual):
             self._refuse_for_good(DualRefused(job.step, "malformed"))
+        elif isinstance(job, BackwardTogether):
+            self.counts["taken_apart"] += 1
+            self._queue.take_apart(job.parts)
         else:
             self.broken = f"{type(job).__name__} failed: {reason}"
 
@@ -387,9 +416,11 @@ class SplitServer:
 
     def validate(self) -> None:
         counts = self.counts
-        if len(self._memory) > self._settings.answers_remembered_max or len(self._queue) > self._settings.queue_max:
+        queued_max = self._settings.queue_max + (self._settings.micro_batch_max if counts["taken_apart"] else 0)
+        if len(self._memory) > self._settings.answers_remembered_max or len(self._queue) > queued_max:
             raise AgentError(f"{self.name}: a bound is broken: {len(self._memory)} remembered, {len(self._queue)} queued")
-        if counts["trained"] * self._settings.steps_per_activation != self.server_steps or counts["trained"] > counts["received"]:
+        steps = counts["micro_batches"] * self._settings.steps_per_activation
+        if steps != self.server_steps or not counts["micro_batches"] <= counts["trained"] <= counts["received"]:
             raise AgentError(f"{self.name}: more steps trained than received: {counts}")
         try:
             self._follower.validate()

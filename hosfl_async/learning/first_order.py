@@ -9,6 +9,7 @@ operations in a fixed order, each correctly rounded, so that a step is the same 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -68,6 +69,8 @@ class Dual:
 
     dual: Tensor
     loss: float
+    logits: Tensor
+    """(batch, classes)."""
 
 
 class ServerTrainer:
@@ -89,13 +92,37 @@ class ServerTrainer:
         The dual is that of the parameters before the first step, unweighted. Raises ``LearnerError``, changing nothing, if the loss or
         the gradient is not finite there; later steps that are not finite are not taken.
         """
-        dual = self._back_propagate(activations, labels)
+        return self._train(activations, labels, None, weight, steps)
+
+    def backward_together(self, parts: Sequence[tuple[Tensor, Tensor, float]], steps: int = 1) -> list[Dual]:
+        """A micro-batch: ``steps`` steps on several clients' (activations, labels, weight) as one batch.
+
+        The loss is the mean over all rows, so with equal weights this is ``backward`` of the concatenated batch; otherwise each row's
+        gradient counts its client's weight times. Each client gets the dual and the loss of its own rows' mean, unweighted, as if it had
+        come alone: its surrogate must not depend on who else was there. Errors as for ``backward``, for all of them.
+        """
+        if len(parts) == 1:
+            return [self.backward(*parts[0], steps)]
+        activations, labels = (torch.cat([part[index] for part in parts]) for index in (0, 1))  # type: ignore[misc]
+        sizes, weights = [len(part[1]) for part in parts], [part[2] for part in parts]
+        equal = len(set(weights)) == 1
+        by_row = None if equal else torch.repeat_interleave(torch.tensor(weights), torch.tensor(sizes))
+        together = self._train(activations, labels, by_row, weights[0] if equal else 1.0, steps)
+        duals, logits = (torch.split(whole, sizes) for whole in (together.dual, together.logits))
+        answers = []
+        for (_, own_labels, weight), dual, own_logits in zip(parts, duals, logits, strict=True):
+            own = len(own_labels) * (1.0 if equal else weight)
+            answers.append(Dual(dual * (len(labels) / own), float(cross_entropy(own_logits, own_labels)), own_logits))
+        return answers
+
+    def _train(self, activations: Tensor, labels: Tensor, by_row: Tensor | None, weight: float, steps: int) -> Dual:
+        dual = self._back_propagate(activations, labels, by_row)
         if not np.isfinite(self._gradient).all():
             raise LearnerError("the server half's gradient is not finite: nothing was changed")
         self._step(weight)
         for _ in range(steps - 1):
             try:
-                self._back_propagate(activations, labels)
+                self._back_propagate(activations, labels, by_row)
             except LearnerError:
                 break
             if not np.isfinite(self._gradient).all():
@@ -119,15 +146,17 @@ class ServerTrainer:
             correct = int((logits.argmax(dim=1) == labels).sum())
             return correct, float(cross_entropy(logits, labels, reduction="sum"))
 
-    def _back_propagate(self, activations: Tensor, labels: Tensor) -> Dual:
+    def _back_propagate(self, activations: Tensor, labels: Tensor, by_row: Tensor | None = None) -> Dual:
+        """``by_row`` weighs each row's loss; without it all count once."""
         self._gradient.fill(0)
         cut = activations.detach().requires_grad_()
-        mean_loss = cross_entropy(self._half.module(cut), labels)
+        logits = self._half.module(cut)
+        mean_loss = cross_entropy(logits, labels) if by_row is None else (cross_entropy(logits, labels, reduction="none") * by_row).mean()
         mean_loss.backward()  # type: ignore[no-untyped-call]
         loss = float(mean_loss.detach())
         if not isfinite(loss) or cut.grad is None:
             raise LearnerError(f"the loss is {loss}: nothing was changed")
-        return Dual(dual=cut.grad, loss=loss)
+        return Dual(cut.grad, loss, logits.detach())
 
 
 def client_gradient(half: Half, views: Views, batch: Tensor, dual: Tensor) -> Vector:

@@ -11,7 +11,8 @@ Introduce        client, aggregator: golden replay and digest of theta_c(0)
 Forward, Probe,  client, in this order for one step; a later Forward replaces the anchor. Probe and Project must find
 Project          the anchor's version still held (no entry between anchor and probes: the estimate would be biased)
 BackPropagate    client, instead of Probe and Project: the dense gradient of a first-order client
-Backward,        server: one step with its dual; the dual alone; accuracy and loss on held-out data
+Backward,        server: one step with its dual, or one for a micro-batch with theirs; the dual alone; accuracy and loss on
+BackwardTogether, held-out data
 EvaluateDual, Evaluate
 Replay,          all: move the client half on along the log, or to a snapshot; copy it out
 InstallSnapshot, TakeSnapshot
@@ -227,6 +228,8 @@ class ServerLearner(_Follower):
         match job:
             case jobs.Backward():
                 return self._backward(job)
+            case jobs.BackwardTogether():
+                return self._backward_together(job)
             case jobs.EvaluateDual():
                 return self._evaluate_dual(job)
             case jobs.Evaluate():
@@ -236,6 +239,11 @@ class ServerLearner(_Follower):
 
     def _backward(self, job: jobs.Backward) -> jobs.BackwardDone:
         return self._answer(job, self._trainer.backward(*self._received(job), weight=job.weight, steps=job.steps))
+
+    def _backward_together(self, job: jobs.BackwardTogether) -> jobs.BackwardsDone:
+        parts = [(*self._received(part), part.weight) for part in job.parts]
+        answers = self._trainer.backward_together(parts, job.parts[0].steps)
+        return jobs.BackwardsDone(tuple(self._answer(part, answer) for part, answer in zip(job.parts, answers, strict=True)))
 
     def _evaluate_dual(self, job: jobs.EvaluateDual) -> jobs.BackwardDone:
         return self._answer(job, self._trainer.evaluate_dual(*self._received(job)))

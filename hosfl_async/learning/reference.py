@@ -29,9 +29,9 @@ from hosfl_async.messages import StepId
 from hosfl_async.scaling import clipped, coefficients, combined, scaled_gradient, unpack_coefficients
 
 ScheduleItem = tuple[Any, ...]
-"""``("forward", step, base_version, batch_of or None)``, ``("backward", step, weight, steps)``, ``("dual", step)``,
-``("project", step, probes)``, ``("back_propagate", step)``, ``("clip", step, bound)`` or
-``("commit", version, [(step, weight), ...])``."""
+"""``("forward", step, base_version, batch_of or None)``, ``("backward", step, weight, steps)``,
+``("backward_together", [(step, weight), ...], steps)``, ``("dual", step)``, ``("project", step, probes)``, ``("back_propagate", step)``,
+``("clip", step, bound)`` or ``("commit", version, [(step, weight), ...])``."""
 
 
 @dataclass(slots=True)
@@ -111,6 +111,14 @@ class Reference:
         answer = self.server.backward(self._sent(step), done.labels, weight, steps)
         done.dual = self.duals[step] = self._answered(step, answer)
         self.losses.append(answer.loss)
+
+    def backward_together(self, steps_and_weights: Sequence[tuple[StepId, float]], steps: int = 1) -> None:
+        """The server takes several clients' activations as one batch, and answers each with its own dual."""
+        batches = [(self._sent(step), self.steps[step].labels, weight) for step, weight in steps_and_weights]
+        answers = self.server.backward_together(batches, steps)
+        for (step, _), answer in zip(steps_and_weights, answers, strict=True):
+            self.steps[step].dual = self.duals[step] = self._answered(step, answer)
+            self.losses.append(answer.loss)
 
     def dual(self, step: StepId) -> None:
         """Policy fresh: the server evaluates the dual of the step's activations anew, without a step of its own."""

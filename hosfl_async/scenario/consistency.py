@@ -19,6 +19,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     """One problem for each rule that the scenario breaks."""
     yield from _probes(scenario, source)
     yield from _buffer(scenario, source)
+    yield from _micro_batches(scenario, source)
     yield from _places(scenario, source)
     yield from _directions(scenario, source)
     yield from _bounds(scenario, source)
@@ -54,6 +55,24 @@ def _buffer(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             "the slowest client misses the deadline, so the run is not synchronous",
             expected=f"above {slowest_s:.4g} s, the modelled step of the slowest client",
             found=f"{scenario.aggregator.buffer_deadline_s:g}",
+        )
+
+
+def _micro_batches(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    server = scenario.server
+    if server.micro_batch_max > server.queue_max:
+        yield source.problem(
+            ("server", "micro_batch_max"),
+            "the queue never holds so many",
+            expected=f"at most server.queue_max, {server.queue_max}",
+            found=str(server.micro_batch_max),
+        )
+    elif server.micro_batch_wait_s and server.micro_batch_max > scenario.clients:
+        yield source.problem(
+            ("server", "micro_batch_max"),
+            "a client has one step at the cut at a time, so every micro-batch would wait in vain",
+            expected=f"at most {scenario.clients} (clients)",
+            found=str(server.micro_batch_max),
         )
 
 

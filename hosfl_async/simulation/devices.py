@@ -144,6 +144,7 @@ def _client_work(compute: ComputeSettings) -> Mapping[type, Callable[[Any], floa
 def _service_work(compute: ComputeSettings) -> Mapping[type, Callable[[Any], float]]:
     return {
         jobs.Backward: lambda job: job.steps * compute.backward_s,
+        jobs.BackwardTogether: lambda job: job.parts[0].steps * compute.backward_s * (1 + compute.micro_batch_share * (len(job.parts) - 1)),
         jobs.EvaluateDual: lambda job: compute.backward_s * DUAL_SHARE,
     }
 

@@ -143,6 +143,8 @@ class ComputeSettings:
     """Replaying one term of a log entry (P directions) on the reference device; installing a snapshot costs as much."""
     backward_s: Annotated[float, Ge(0)] = 0.01
     """One training step of the split server; a dual without a step takes two thirds of it."""
+    micro_batch_share: Annotated[float, Ge(0), Le(1)] = 1.0
+    """What each further client's activations add to a training step of the split server, in training steps. 1: batching saves no time."""
     aggregator_message_s: Annotated[float, Ge(0)] = 0.0
     """What the aggregator needs for each message it gets, one after the other. 0: nothing."""
 

@@ -22,6 +22,8 @@ from hosfl_async.agents.edge_client import TRANSITIONS, Phase
 from hosfl_async.jobs import (
     Backward,
     BackwardDone,
+    BackwardsDone,
+    BackwardTogether,
     Evaluate,
     Evaluated,
     EvaluateDual,
@@ -273,9 +275,11 @@ class SplitServerAlone(RuleBasedStateMachine):
 
     said = Bundle("said")
 
-    @initialize()
-    def begin(self) -> None:
-        self.settings = replace(SMALL_SERVER, answers_remembered_max=3, evaluate_every_steps=2)
+    @initialize(together=st.integers(1, 3), wait_s=st.sampled_from([0.0, 1.0]))
+    def begin(self, together: int, wait_s: float) -> None:
+        waits = {"micro_batch_max": together, "micro_batch_wait_s": wait_s}
+        self.settings = replace(SMALL_SERVER, answers_remembered_max=3, evaluate_every_steps=2, **waits)
+        self.jobs_trained = 0
         self.solo = Solo(SplitServer(self.settings))
         self.trained: list[StepId] = []
         self.answers: dict[StepId, DualVariable | DualRefused] = {}
@@ -317,9 +321,20 @@ class SplitServerAlone(RuleBasedStateMachine):
                     self.solo.job = None
                     self.note(self.solo.feed(JobFailed(job, "shape")))
                     assert self.solo.sent(DualRefused)[0] == DualRefused(step, "malformed")
+                case BackwardTogether() if fails:
+                    self.solo.job = None
+                    self.note(self.solo.feed(JobFailed(job, "shape")))
+                case BackwardTogether(parts):
+                    assert 1 < len(parts) <= self.settings.micro_batch_max
+                    assert not {part.step for part in parts} & set(self.trained)
+                    self.trained += [part.step for part in parts]
+                    self.jobs_trained += 1
+                    done = [BackwardDone(part.step, numbers("dual", str(part.step)), 1.0) for part in parts]
+                    self.note(self.solo.done(BackwardsDone(tuple(done))))
                 case Backward(step):
                     assert step not in self.trained
                     self.trained.append(step)
+                    self.jobs_trained += 1
                     self.note(self.solo.done(BackwardDone(step, numbers("dual", str(step), len(self.trained)), 1.0)))
                 case EvaluateDual(step):
                     assert step in self.trained
@@ -337,13 +352,15 @@ class SplitServerAlone(RuleBasedStateMachine):
 
     @rule()
     def the_timer_fires(self) -> None:
-        if self.solo.timers.pop("catch_up", None) is not None:
-            self.note(self.solo.feed(TimerFired("catch_up")))
+        for name in ("catch_up", "micro_batch"):
+            if self.solo.timers.pop(name, None) is not None:
+                self.note(self.solo.feed(TimerFired(name)))
 
     @invariant()
     def trained_once_each(self) -> None:
         if hasattr(self, "trained"):
-            assert len(self.trained) == len(set(self.trained)) == self.solo.agent.server_steps
+            assert len(self.trained) == len(set(self.trained)) == self.solo.agent.counts["trained"]
+            assert self.jobs_trained == self.solo.agent.server_steps
 
     def teardown(self) -> None:
         """The run ends: the last evaluation is made exactly once, and nobody is left without an answer."""

@@ -15,7 +15,18 @@ from hosfl_async.agent import JobFailed, PeerGone, Persist, Record, RunJob, SetT
 from hosfl_async.agents import SplitServer, SplitServerSettings, StalenessSettings
 from hosfl_async.agents.update_log import UpdateLog
 from hosfl_async.errors import AgentError
-from hosfl_async.jobs import Backward, BackwardDone, Evaluate, Evaluated, EvaluateDual, InstallSnapshot, Replay, Replayed
+from hosfl_async.jobs import (
+    Backward,
+    BackwardDone,
+    BackwardsDone,
+    BackwardTogether,
+    Evaluate,
+    Evaluated,
+    EvaluateDual,
+    InstallSnapshot,
+    Replay,
+    Replayed,
+)
 from hosfl_async.messages import (
     AGGREGATOR,
     CatchUp,
@@ -180,6 +191,72 @@ def test_a_dual_that_must_wait_in_a_full_queue_is_refused_as_busy() -> None:
     solo.receive("client-1", DualRequest(FIRST))
     finish_job(solo)
     assert [dual.step for dual in solo.sent(DualVariable)] == [FIRST]
+
+
+# -- micro-batches ------------------------------------------------------------------------------------
+
+
+def finish_together(solo: Solo) -> list:
+    return solo.done(BackwardsDone(tuple(BackwardDone(part.step, numbers("dual", str(part.step)), 1.0) for part in solo.job.parts)))
+
+
+def test_what_came_while_the_server_was_busy_trains_together_in_one_step() -> None:
+    solo = server(micro_batch_max=2)
+    for step in (FIRST, OTHER, THIRD, StepId("client-4", 1, 1)):
+        solo.receive(step.client, smashed(step))
+    assert isinstance(solo.job, Backward), "nobody waits where no waiting is set"
+    finish_job(solo)
+    assert isinstance(solo.job, BackwardTogether) and [part.step for part in solo.job.parts] == [OTHER, THIRD]
+    finish_together(solo)
+    duals = solo.sent(DualVariable)
+    assert [(dual.step, dual.server_version) for dual in duals] == [(OTHER, 2), (THIRD, 2)]
+    assert [dual.dual for dual in duals] == [numbers("dual", str(step)) for step in (OTHER, THIRD)], "each its own"
+    assert (solo.agent.server_steps, solo.agent.counts["trained"], solo.agent.counts["micro_batches"]) == (2, 3, 2)
+    solo.receive(THIRD.client, smashed(THIRD))
+    assert solo.sent() == duals[1:], "a repetition gets the same dual"
+
+
+def test_activations_wait_for_company_but_not_longer_than_set() -> None:
+    solo = server(micro_batch_max=3, micro_batch_wait_s=2.0)
+    solo.receive(FIRST.client, smashed(FIRST))
+    assert solo.job is None and solo.timers["micro_batch"] == 2.0
+    solo.now = 1.0
+    solo.receive(OTHER.client, smashed(OTHER))
+    assert solo.job is None
+    solo.now = 2.0
+    del solo.timers["micro_batch"]
+    solo.feed(TimerFired("micro_batch"))
+    assert [part.step for part in solo.job.parts] == [FIRST, OTHER]
+    finish_together(solo)
+    for step in (StepId("client-1", 1, 2), StepId("client-2", 1, 2), THIRD):
+        assert solo.job is None
+        solo.receive(step.client, smashed(step))
+    assert len(solo.job.parts) == 3 and "micro_batch" not in solo.timers, "full, so nobody waits any more"
+
+
+def test_a_failed_micro_batch_costs_only_the_guilty_their_step() -> None:
+    solo = server(micro_batch_max=3, micro_batch_wait_s=1.0)
+    for step in (FIRST, OTHER, THIRD):
+        solo.receive(step.client, smashed(step))
+    together, solo.job = solo.job, None
+    solo.feed(JobFailed(together, "shape"))
+    assert solo.sent() == [] and solo.job == together.parts[0]
+    finish_job(solo)
+    guilty, solo.job = solo.job, None
+    solo.feed(JobFailed(guilty, "shape"))
+    assert solo.sent() == [DualRefused(OTHER, "malformed")]
+    finish_job(solo)
+    assert [dual.step for dual in solo.sent(DualVariable)] == [THIRD]
+    counts = solo.agent.counts
+    assert (counts["taken_apart"], counts["malformed"], counts["trained"], solo.agent.server_steps) == (1, 1, 2, 2)
+
+
+def test_the_end_dismisses_those_who_wait_for_company() -> None:
+    solo = server(micro_batch_max=3, micro_batch_wait_s=5.0)
+    solo.receive(FIRST.client, smashed(FIRST))
+    solo.receive(AGGREGATOR, HeadAnnounced(0, True))
+    assert solo.sent(DualRefused) == [DualRefused(FIRST, "finished")]
+    assert "micro_batch" not in solo.timers and solo.agent.counts["trained"] == 0
 
 
 # -- policy fresh -------------------------------------------------------------------------------------
@@ -439,6 +516,6 @@ def test_the_server_persists_nothing_and_says_so_by_its_effects() -> None:
 def test_validate_notices_a_broken_bound() -> None:
     solo = server(queue_max=1)
     for _ in range(2):
-        solo.agent._enqueue(Backward(FIRST, numbers("a"), numbers("b")))
+        solo.agent._queue.add(Backward(FIRST, numbers("a"), numbers("b")), 0.0)
     with pytest.raises(AgentError, match="bound"):
         solo.agent.validate()

@@ -36,6 +36,8 @@ from hosfl_async.errors import LearnerError
 from hosfl_async.jobs import (
     Backward,
     BackwardDone,
+    BackwardsDone,
+    BackwardTogether,
     Evaluate,
     Evaluated,
     EvaluateDual,
@@ -148,6 +150,8 @@ class ToyLearner:
                 assert 0.0 < weight <= 1.0
                 self.trained.append(step)
                 return BackwardDone(step, numbers("dual", str(step), len(self.trained), shape=activations.shape), 1.0)
+            case BackwardTogether(parts):
+                return BackwardsDone(tuple(self.run(part) for part in parts))
             case EvaluateDual(step, activations, _):
                 return BackwardDone(step, numbers("dual", str(step), len(self.trained), shape=activations.shape), 1.0)
             case Evaluate():

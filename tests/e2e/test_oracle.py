@@ -81,6 +81,8 @@ class _Watching:
                 self._schedule.append(("forward", step, base_version, batch_of))
             case jobs.Backward(step, weight=weight, steps=steps):
                 self._schedule.append(("backward", step, weight, steps))
+            case jobs.BackwardTogether(parts):
+                self._schedule.append(("backward_together", [(part.step, part.weight) for part in parts], parts[0].steps))
             case jobs.EvaluateDual(step):
                 self._schedule.append(("dual", step))
             case jobs.Probe(probes=probes):
@@ -171,6 +173,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ["method=sfl_first_order", "network.loss=0.1"],
         ["client.dual_reuse=3", "network.loss=0.1"],
         ["server.steps_per_activation=3"],
+        ["server.micro_batch_max=4", "server.micro_batch_wait_s=0.2", 'server.staleness.rule="polynomial"'],
+        ["server.micro_batch_max=3", "compute.backward_s=0.1", 'client.dual_policy="fresh"', "server.steps_per_activation=2"],
         ["fleet[0].dropout.mean_time_between_s=10", 'fleet[0].dropout.kind="crash"', "fleet[0].dropout.mean_absence_s=5"],
     ],
     ids=[
@@ -189,6 +193,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "first order",
         "dual used again",
         "server steps",
+        "micro-batches",
+        "micro-batches, fresh",
         "crashes",
     ],
 )
@@ -197,5 +203,6 @@ def test_an_asynchronous_run_is_the_plain_loop_in_its_own_order(changes: list[st
     observed = Observed(scenario)
     expected = scheduled(reference_of(scenario), observed.schedule)
     assert_equal(observed, expected)
+    assert any(item[0] == "backward_together" for item in observed.schedule) == any("micro_batch" in change for change in changes)
     orders = {item[1].client for item in observed.schedule if item[0] in ("project", "back_propagate")}
     assert len(orders) > 10, "an asynchronous run of many clients was meant"

@@ -124,3 +124,53 @@ def test_several_steps_on_a_batch_are_single_steps_one_after_the_other() -> None
     dual = at_once.backward(BATCH, LABELS, 0.5, 3).dual
     assert at_once.theta.tobytes() == singly.theta.tobytes()
     assert dual.numpy().tobytes() == duals[0].numpy().tobytes(), "the dual is that before the first step"
+
+
+def parts(weights: list[float]) -> list[tuple[torch.Tensor, torch.Tensor, float]]:
+    """The batch dealt to three clients, who have three, four and five rows."""
+    batches = zip(BATCH.split([3, 4, 5]), LABELS.split([3, 4, 5]), weights, strict=True)
+    return [(activations, labels, weight) for activations, labels, weight in batches]
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adamw"])
+@pytest.mark.parametrize(("weight", "steps"), [(1.0, 1), (0.25, 3)])
+def test_a_micro_batch_is_one_step_on_the_concatenated_batch(name: str, weight: float, steps: int) -> None:
+    together, _ = trainer(optimizer=name)
+    concatenated, _ = trainer(optimizer=name)
+    for _ in range(3):
+        together.backward_together(parts([weight] * 3), steps)
+        concatenated.backward(BATCH, LABELS, weight, steps)
+    assert together.theta.tobytes() == concatenated.theta.tobytes()
+
+
+def test_a_micro_batch_of_one_is_a_step_alone_bit_for_bit() -> None:
+    together, _ = trainer()
+    alone, _ = trainer()
+    [one] = together.backward_together([(BATCH, LABELS, 0.5)])
+    other = alone.backward(BATCH, LABELS, 0.5)
+    assert together.theta.tobytes() == alone.theta.tobytes() and one.loss == other.loss
+    assert one.dual.numpy().tobytes() == other.dual.numpy().tobytes()
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [1.0, 0.25, 0.6]])
+def test_each_client_of_a_micro_batch_gets_its_own_dual_and_loss_as_if_it_had_come_alone(weights: list[float]) -> None:
+    together, _ = trainer()
+    alone, _ = trainer()
+    answers = together.backward_together(parts(weights))
+    for answer, (activations, labels, _) in zip(answers, parts(weights), strict=True):
+        expected = alone.evaluate_dual(activations, labels)
+        np.testing.assert_allclose(answer.dual.numpy(), expected.dual.numpy(), rtol=1e-4, atol=1e-8)
+        assert answer.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_rows_of_a_micro_batch_count_by_their_clients_weight() -> None:
+    weights = [1.0, 0.25, 0.6]
+    together, _ = trainer(optimizer="sgd", learning_rate=1.0)
+    start = together.theta.copy()
+    together.backward_together(parts(weights))
+    expected = np.zeros_like(start)
+    for activations, labels, weight in parts(weights):
+        alone, _ = trainer(optimizer="sgd", learning_rate=1.0)
+        alone.backward(activations, labels)
+        expected += (alone.theta - start) * np.float32(weight * len(labels) / len(LABELS))
+    np.testing.assert_allclose(together.theta - start, expected, rtol=1e-3, atol=1e-6)

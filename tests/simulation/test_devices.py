@@ -15,7 +15,7 @@ from hosfl_async.simulation.devices import DUAL_SHARE, Device, Devices, Modelled
 from hosfl_async.simulation.network import Network
 from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, SpeedSettings
 
-COMPUTE = ComputeSettings(forward_s=1.0, project_s=0.25, replay_term_s=0.125, backward_s=3.0)
+COMPUTE = ComputeSettings(forward_s=1.0, project_s=0.25, replay_term_s=0.125, backward_s=3.0, micro_batch_share=0.5)
 STEP = StepId("client-0", 1, 1)
 NOTHING = Tensor("float32", (0,), b"")
 ENTRIES = tuple(LogEntry(version, (Term(STEP, 0, b""),) * 3, bytes(32)) for version in (1, 2))
@@ -45,6 +45,7 @@ def test_client_jobs_are_measured_in_units_of_work_and_slowed_by_the_device(job:
     ("job", "expected_s"),
     [
         (jobs.Backward(STEP, NOTHING, NOTHING), 3.0),
+        (jobs.BackwardTogether((jobs.Backward(STEP, NOTHING, NOTHING, 1.0, 2),) * 5), 2 * 3.0 * (1 + 4 * 0.5)),
         (jobs.EvaluateDual(STEP, NOTHING, NOTHING), 3.0 * DUAL_SHARE),
         (jobs.Replay(ENTRIES), 0.0),
         (jobs.Evaluate(), 0.0),
