@@ -60,6 +60,9 @@ class Tensor(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     scales: bytes = b""
     """Of int8 and int4: little-endian float32, one for the whole tensor or one for each index of its first dimension.
     Other dtypes have none, and the field is not written."""
+    lengths: bytes = b""
+    """Of smashed data whose samples have several rows each (tokens), one after another without padding: little-endian uint16, the rows of
+    each sample; they add up to the first dimension. Elsewhere there are none, and the field is not written."""
 
     @property
     def bytes_expected(self) -> int:
@@ -72,8 +75,8 @@ class Tensor(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     @property
     def bytes_sent(self) -> int:
-        """What the numbers cost on the wire, scales included."""
-        return len(self.data) + len(self.scales)
+        """What the numbers cost on the wire, scales and lengths included."""
+        return len(self.data) + len(self.scales) + len(self.lengths)
 
 
 class Term(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
@@ -135,7 +138,9 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
 
 
 class SmashedData(Message, frozen=True, tag=True):
-    """Activations at the cut (batch, ...) and labels (batch,) of one step, computed at ``base_version``."""
+    """Activations at the cut (batch, ...) and labels (batch,) of one step, computed at ``base_version``.
+
+    Activations of sequences are (tokens of all samples, ...), with ``lengths``."""
 
     step: StepId
     base_version: Count

@@ -54,9 +54,21 @@ def label_tensors(batch: int) -> st.SearchStrategy[m.Tensor]:
 batch_shapes = st.builds(lambda batch, rest: (batch, *rest), st.integers(1, 4), st.lists(st.integers(0, 3), max_size=3))
 activations = batch_shapes.flatmap(cut_tensors)
 parameters = st.integers(0, 12).flatmap(lambda size: float_tensors((size,)))
-smashed_data = batch_shapes.flatmap(
+whole_batches = batch_shapes.flatmap(
     lambda shape: st.builds(m.SmashedData, steps, counts, cut_tensors(shape), label_tensors(shape[0]), flags)
 )
+
+
+@st.composite
+def sequence_batches(draw: st.DrawFn) -> m.SmashedData:
+    """Samples of several rows each, with the lengths beside them."""
+    lengths = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    rows = draw(cut_tensors((sum(lengths), draw(st.integers(0, 2)))))
+    ragged = m.Tensor(rows.dtype, rows.shape, rows.data, rows.scales, struct.pack(f"<{len(lengths)}H", *lengths))
+    return m.SmashedData(draw(steps), draw(counts), ragged, draw(label_tensors(len(lengths))), draw(flags))
+
+
+smashed_data = st.one_of(whole_batches, sequence_batches())
 
 coefficients = st.lists(floats32, max_size=5).map(packed_floats)
 scaled = st.one_of(st.tuples(coefficients, st.just(b"")), st.tuples(st.just(b""), coefficients))

@@ -11,9 +11,9 @@ BYTE_KINDS = ("activations", "labels", "duals", "scalars", "gradients", "log", "
 def bytes_by_kind(message: Message, payload_length: int) -> dict[str, int]:
     """Where the bytes of one encoded message go; the values always sum to ``payload_length``.
 
-    A tensor's data and scales count as their kind, and the rest of that envelope as control. A message that *is* the scalars or the log
-    (``ProjectedGradients``; ``ClientGradient``; ``LogPage``, ``Snapshot``) counts as such in whole: names and framing are the price of
-    sending them.
+    A tensor's data, scales and lengths count as their kind, and the rest of that envelope as control. A message that *is* the scalars or
+    the log (``ProjectedGradients``; ``ClientGradient``; ``LogPage``, ``Snapshot``) counts as such in whole: names and framing are the
+    price of sending them.
     """
     if isinstance(message, SmashedData):
         activations, labels = message.activations.bytes_sent, message.labels.bytes_sent

@@ -34,13 +34,15 @@ def _check_finite(data: bytes, where: str) -> None:
         raise Unsound(where, "finite numbers", f"{values[place]} at element {place}")
 
 
-def _check_tensor(tensor: Tensor, where: str, dtype: str, dimensions: int | None = None) -> None:
+def _check_tensor(tensor: Tensor, where: str, dtype: str, dimensions: int | None = None, ragged: bool = False) -> None:
     if tensor.dtype != dtype:
         raise Unsound(where, dtype, tensor.dtype)
     if dimensions is not None and len(tensor.shape) != dimensions:
         raise Unsound(where, f"{dimensions} dimension(s)", f"shape {tensor.shape}")
     if len(tensor.data) != tensor.bytes_expected:
         raise Unsound(where, f"{tensor.bytes_expected} bytes for {dtype} {tensor.shape}", f"{len(tensor.data)} bytes")
+    if tensor.lengths and not ragged:
+        raise Unsound(where, "no lengths", f"{len(tensor.lengths)} bytes")
     if tensor.scales and dtype not in SCALED_DTYPES:
         raise Unsound(where, f"no scales for {dtype}", f"{len(tensor.scales)} bytes")
     if dtype == "float32":
@@ -55,10 +57,10 @@ def _check_finite_bfloat16(data: bytes, where: str) -> None:
         raise Unsound(where, "finite numbers", f"one that is not at element {int(infinite.argmax())}")
 
 
-def _check_batch(tensor: Tensor, where: str) -> None:
+def _check_batch(tensor: Tensor, where: str, ragged: bool = False) -> None:
     if tensor.dtype not in CUT_DTYPES:
         raise Unsound(where, " or ".join(sorted(CUT_DTYPES)), tensor.dtype)
-    _check_tensor(tensor, where, tensor.dtype)
+    _check_tensor(tensor, where, tensor.dtype, ragged=ragged)
     if not tensor.shape or tensor.shape[0] < 1:
         raise Unsound(where, "a batch of at least one sample", f"shape {tensor.shape}")
     if tensor.dtype in SCALED_DTYPES:
@@ -74,10 +76,24 @@ def _check_scales(tensor: Tensor, where: str) -> None:
 
 
 def _check_smashed_data(message: SmashedData) -> None:
-    _check_batch(message.activations, "SmashedData.activations")
+    _check_batch(message.activations, "SmashedData.activations", ragged=True)
     _check_tensor(message.labels, "SmashedData.labels", "int64", 1)
-    if message.labels.shape[0] != message.activations.shape[0]:
-        raise Unsound("SmashedData.labels", f"{message.activations.shape[0]} labels, one per sample", str(message.labels.shape[0]))
+    samples = _samples(message.activations, "SmashedData.activations")
+    if message.labels.shape[0] != samples:
+        raise Unsound("SmashedData.labels", f"{samples} labels, one per sample", str(message.labels.shape[0]))
+
+
+def _samples(tensor: Tensor, where: str) -> int:
+    """How many samples the rows of a tensor belong to."""
+    if not tensor.lengths:
+        return tensor.shape[0]
+    if len(tensor.lengths) % 2:
+        raise Unsound(f"{where}.lengths", "whole uint16", f"{len(tensor.lengths)} bytes")
+    lengths = np.frombuffer(tensor.lengths, "<u2")
+    if not lengths.all() or lengths.sum(dtype=np.int64) != tensor.shape[0]:
+        found = f"{lengths.sum(dtype=np.int64)} rows in samples of {lengths.min()} to {lengths.max()}"
+        raise Unsound(f"{where}.lengths", f"{tensor.shape[0]} rows in samples of at least 1", found)
+    return len(lengths)
 
 
 def _check_dual_variable(message: DualVariable) -> None:

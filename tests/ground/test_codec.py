@@ -97,6 +97,7 @@ def test_bytes_by_kind_adds_up(message: m.Message) -> None:
 def test_bytes_by_kind_names_what_travels() -> None:
     smashed = m.SmashedData(STEP, 1, floats(4, 8), m.Tensor("int64", (4,), bytes(32)))
     assert bytes_by_kind(smashed, 300) == {"activations": 128, "labels": 32, "control": 140}
+    assert bytes_by_kind(m.SmashedData(STEP, 1, ragged(4, 1, 3), labels(2)), 300) == {"activations": 20, "labels": 16, "control": 264}
     assert bytes_by_kind(m.DualVariable(STEP, 1, floats(4, 8)), 300) == {"duals": 128, "control": 172}
     assert bytes_by_kind(m.DualVariable(STEP, 1, m.Tensor("int4", (4, 8), bytes(16), bytes(4))), 300) == {"duals": 20, "control": 280}
     assert bytes_by_kind(m.ProjectedGradients(STEP, 1, (1.0,)), 90) == {"scalars": 90}
@@ -113,6 +114,10 @@ def floats(*shape: int, value: float = 1.0) -> m.Tensor:
     for size in shape:
         count *= size
     return m.Tensor("float32", shape, packed_floats([value] * count))
+
+
+def ragged(rows: int, *lengths: int) -> m.Tensor:
+    return m.Tensor("float32", (rows,), bytes(4 * rows), b"", struct.pack(f"<{len(lengths)}H", *lengths))
 
 
 def labels(count: int) -> m.Tensor:
@@ -147,6 +152,16 @@ UNSOUND: dict[str, tuple[m.Message, str]] = {
     "integer dual": (m.DualVariable(STEP, 0, labels(2)), "dual: expected bfloat16 or float32 or int4 or int8, found int64"),
     "scalar activations": (m.SmashedData(STEP, 0, floats(), labels(1)), "at least one sample"),
     "empty batch": (m.SmashedData(STEP, 0, floats(0, 3), labels(0)), "at least one sample"),
+    "lengths of too few rows": (m.SmashedData(STEP, 0, ragged(4, 1, 2), labels(2)), "lengths: expected 4 rows.*found 3 rows"),
+    "lengths that would wrap around": (m.SmashedData(STEP, 0, ragged(2, *[1] * 2, *[65535] * 65536), labels(65538)), "expected 2 rows"),
+    "a sample without rows": (m.SmashedData(STEP, 0, ragged(2, 2, 0), labels(2)), "in samples of at least 1, found .* of 0 to 2"),
+    "half a length": (m.SmashedData(STEP, 0, m.Tensor("float32", (1,), bytes(4), b"", b"\1"), labels(1)), "whole uint16"),
+    "labels of rows": (m.SmashedData(STEP, 0, ragged(3, 1, 2), labels(3)), "2 labels, one per sample, found 3"),
+    "lengths of a dual": (m.DualVariable(STEP, 0, ragged(3, 1, 2)), "dual: expected no lengths, found 4 bytes"),
+    "lengths of labels": (
+        m.SmashedData(STEP, 0, floats(2), m.Tensor("int64", (2,), bytes(16), b"", b"\1\0\1\0")),
+        "labels: expected no lengths",
+    ),
     "float labels": (m.SmashedData(STEP, 0, floats(2), floats(2)), "labels: expected int64, found float32"),
     "labels in two dimensions": (
         m.SmashedData(STEP, 0, floats(2), m.Tensor("int64", (2, 1), bytes(16))),

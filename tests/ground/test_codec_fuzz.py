@@ -34,6 +34,7 @@ DIGEST = bytes(range(32))
 
 MESSAGES: list[m.Message] = [
     m.SmashedData(STEP, 5, TENSOR, LABELS),
+    m.SmashedData(STEP, 5, m.Tensor("float32", (3, 2), TENSOR.data, b"", bytes([1, 0, 2, 0])), LABELS),
     m.DualRequest(STEP),
     m.DualVariable(STEP, 5, TENSOR),
     m.DualVariable(STEP, 5, m.Tensor("int4", (2, 3), bytes([0x97, 0x01, 0x3E]), packed_floats([0.5]))),
@@ -211,7 +212,8 @@ def assert_sound(value: Any) -> None:
         assert_whole(value)
     elif isinstance(value, m.SmashedData):
         assert value.labels.dtype == "int64"
-        assert value.labels.shape == value.activations.shape[:1] != (0,)
+        rows = [number for (number,) in struct.iter_unpack("<H", value.activations.lengths)] or [1] * value.activations.shape[0]
+        assert value.labels.shape == (len(rows),) and rows and all(rows) and value.activations.shape[0] == sum(rows)
     elif isinstance(value, m.LogEntry):
         keys = [(term.step.client, term.step.incarnation, term.step.number) for term in value.terms]
         assert keys == sorted(set(keys))
