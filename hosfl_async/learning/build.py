@@ -17,6 +17,7 @@ from hosfl_async.learning.first_order import ServerTrainer
 from hosfl_async.learning.flops import StepCost, step_cost
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner, Workbench
 from hosfl_async.learning.randomness import named_key
+from hosfl_async.learning.sequences import take
 from hosfl_async.learning.settings import DEFAULT_CUT, CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.version_store import VersionStore
@@ -51,7 +52,7 @@ class LearnerFactory:
         self.run_key = run_key_of(seed)
         data = load_dataset(task, seed)
         self._image_shape = data.image_shape
-        self.model = build_model(task.model, data.image_shape, data.classes)
+        self.model = build_model(task.model, data.image_shape, data.classes, data.vocabulary)
         self.data = data.shaped(self.model.input_shape)
         self._position = {name: position for position, name in enumerate(clients)}
         self._order, self._bounds = partition(data.train_labels, len(clients), task.partition, seed)
@@ -78,7 +79,8 @@ class LearnerFactory:
 
     def step_cost(self, probes: int) -> StepCost:
         """Counted operations and modelled memory of one client step."""
-        return step_cost(self._new_model(), self.task.batch_size, probes)
+        first = torch.arange(self.task.batch_size) % len(self._images)
+        return step_cost(self._new_model(), take(self._images, first), probes)
 
     def shard(self, name: str) -> Indices:
         """Positions of a client's own training samples."""
@@ -90,7 +92,7 @@ class LearnerFactory:
         return self._new_store(model), self._new_bench(model)
 
     def _new_model(self) -> SplitModel:
-        return build_model(self.task.model, self._image_shape, self.data.classes)
+        return build_model(self.task.model, self._image_shape, self.data.classes, self.data.vocabulary)
 
     def _new_store(self, model: SplitModel) -> VersionStore:
         return VersionStore(

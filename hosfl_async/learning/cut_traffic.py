@@ -13,6 +13,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from hosfl_async.codec import dequantise, quantise, words_needed
@@ -35,9 +36,10 @@ class CutTraffic:
         self._settings, self._run_key = settings, run_key
         self._start = raw_stream()
 
-    def activations(self, numbers: Numbers, step: StepId) -> Tensor:
-        """What the client of ``step`` sends: (batch, *cut shape)."""
-        return self._quantised(numbers, self._settings.activations, _UP, step)
+    def activations(self, numbers: Numbers, step: StepId, lengths: bytes = b"") -> Tensor:
+        """What the client of ``step`` sends: (batch, *cut shape), or (tokens, *cut shape) and the ``lengths`` of the samples."""
+        tensor = self._quantised(numbers, self._settings.activations, _UP, step)
+        return replace(tensor, lengths=lengths) if lengths else tensor
 
     def dual(self, numbers: Numbers, step: StepId) -> Tensor:
         """What the server answers, in the shape of the activations."""

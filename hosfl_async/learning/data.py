@@ -3,7 +3,7 @@
 Everything is a pure function of names: the same seed gives the same split, the same shards and, for each ``StepId``, the same batch,
 whatever was drawn before and on whichever machine. So a step can be repeated, and a run can be computed again by the oracle.
 
-A data set is added by writing one function that returns images and labels and entering it in ``_SOURCES``.
+A data set is added by writing one function that returns its ``Samples`` and entering it in ``_SOURCES``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from heapq import heapify, heappop, heappush
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator, Philox
@@ -20,23 +21,27 @@ from numpy.typing import NDArray
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.perturbation import aligned_vector
 from hosfl_async.learning.randomness import KEY_BYTES, named_key, permutation, raw_stream, step_name, uniform_stream
+from hosfl_async.learning.sequences import as_samples
 from hosfl_async.learning.settings import PartitionSettings, TaskSettings
 from hosfl_async.messages import StepId
 
-Images = NDArray[np.float32]
+Images = NDArray[Any]
+"""float32 (n, channels, height, width), or token ids int32 (n, longest), padded: see ``sequences``."""
 Labels = NDArray[np.int64]
 Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Training and held-out samples. Images (n, channels, height, width) float32, labels (n,) int64 below ``classes``."""
+    """Training and held-out samples: ``Images``, and labels (n,) int64 below ``classes``."""
 
     train_images: Images
     train_labels: Labels
     test_images: Images
     test_labels: Labels
     classes: int
+    vocabulary: int = 0
+    """Token ids are below it. 0: these are no tokens."""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -48,43 +53,86 @@ class Dataset:
         return replace(self, train_images=train, test_images=test)
 
 
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """All samples of a data set, as its source gives them."""
+
+    images: Images
+    labels: Labels
+    classes: int
+    vocabulary: int = 0
+    held_out: NDArray[np.bool_] | None = None
+    """A fixed test set, where the data have one."""
+
+
 def load_dataset(task: TaskSettings, seed: int) -> Dataset:
-    """The named data set, split into training and held-out samples; each class gives ``test_fraction`` of its own."""
-    images, labels, classes = _SOURCES[task.data](task, seed)
-    held_out = np.zeros(len(labels), bool)
-    for label in range(classes):
-        members = np.flatnonzero(labels == label)
+    """The named data set, split into training and held-out samples; each class gives ``test_fraction`` of its own, if nothing is fixed."""
+    samples = _SOURCES[task.data](task, seed)
+    held_out = _held_out(samples, task.test_fraction, seed) if samples.held_out is None else samples.held_out
+    train, test = (_aligned(samples.images[chosen]) for chosen in (~held_out, held_out))
+    return Dataset(train, samples.labels[~held_out], test, samples.labels[held_out], samples.classes, samples.vocabulary)
+
+
+def _held_out(samples: Samples, test_fraction: float, seed: int) -> NDArray[np.bool_]:
+    held_out = np.zeros(len(samples.labels), bool)
+    for label in range(samples.classes):
+        members = np.flatnonzero(samples.labels == label)
         order = permutation(named_key("held out", seed, str(label)), len(members))
-        held_out[members[order[: round(len(members) * task.test_fraction)]]] = True
+        held_out[members[order[: round(len(members) * test_fraction)]]] = True
     if not held_out.any():
-        raise SettingsError("task.test_fraction", "no sample is held out", found=str(task.test_fraction))
-    return Dataset(_aligned(images[~held_out]), labels[~held_out], _aligned(images[held_out]), labels[held_out], classes)
+        raise SettingsError("task.test_fraction", "no sample is held out", found=str(test_fraction))
+    return held_out
 
 
 def _aligned(images: Images) -> Images:
     """A copy that starts at a cache line in every process, since alignment can change how a product rounds."""
-    copy = aligned_vector(images.size).reshape(images.shape)
+    copy = aligned_vector(images.size).view(images.dtype).reshape(images.shape)
     copy[:] = images
     return copy
 
 
-def _digits(task: TaskSettings, seed: int) -> tuple[Images, Labels, int]:
+def _digits(task: TaskSettings, seed: int) -> Samples:
     """1,797 handwritten digits of 8x8 pixels, bundled with scikit-learn (BSD); grey levels 0..16 scaled to [0, 1]."""
     from sklearn.datasets import load_digits  # half a second of imports that other data do not need
 
     images, labels = load_digits(return_X_y=True)
-    return (images / 16).astype(np.float32).reshape(-1, 1, 8, 8), labels.astype(np.int64), 10
+    return Samples((images / 16).astype(np.float32).reshape(-1, 1, 8, 8), labels.astype(np.int64), 10)
 
 
-def _toy(task: TaskSettings, seed: int) -> tuple[Images, Labels, int]:
+def _toy(task: TaskSettings, seed: int) -> Samples:
     """Four noisy patterns of 1x4x4 pixels: learnt in a moment, as many samples as wanted."""
     labels = np.arange(task.toy_samples, dtype=np.int64) % 4
     patterns = uniform_stream(named_key("toy patterns", seed))(64).reshape(4, 16)
     noise = uniform_stream(named_key("toy noise", seed))(task.toy_samples * 16).reshape(-1, 16)
-    return (0.6 * patterns[labels] + 0.4 * noise).astype(np.float32).reshape(-1, 1, 4, 4), labels, 4
+    return Samples((0.6 * patterns[labels] + 0.4 * noise).astype(np.float32).reshape(-1, 1, 4, 4), labels, 4)
 
 
-_SOURCES: dict[str, Callable[[TaskSettings, int], tuple[Images, Labels, int]]] = {"digits": _digits, "toy": _toy}
+def _toy_tokens(task: TaskSettings, seed: int) -> Samples:
+    """Sequences of 4 to 12 of 32 tokens, and four classes that each prefer eight of them."""
+    labels = np.arange(task.toy_samples, dtype=np.int64) % 4
+    draws = uniform_stream(named_key("toy tokens", seed))(task.toy_samples * 25).reshape(-1, 25)
+    lengths = np.minimum(4 + (draws[:, 24] * 9).astype(np.int64), task.tokens_max)
+    anything, own = (draws[:, :12] * 32).astype(np.int64), labels[:, None] * 8 + (draws[:, :12] * 8).astype(np.int64)
+    ids = np.where(draws[:, 12:24] < 0.5, own, anything)
+    return Samples(as_samples([row[:length].tolist() for row, length in zip(ids, lengths, strict=True)]), labels, 4, 32)
+
+
+def _snippets(task: TaskSettings, seed: int) -> Samples:
+    """Sentences of film reviews, good or bad; see ``texts``."""
+    from hosfl_async.learning.encoders import tokenizer_file
+    from hosfl_async.learning.texts import snippets, tokenized
+
+    texts, labels, held_out = snippets()
+    ids, vocabulary = tokenized(texts, tokenizer_file(), task.tokens_max)
+    return Samples(ids, labels, 2, vocabulary, held_out)
+
+
+_SOURCES: dict[str, Callable[[TaskSettings, int], Samples]] = {
+    "digits": _digits,
+    "toy": _toy,
+    "toy_tokens": _toy_tokens,
+    "snippets": _snippets,
+}
 
 
 # -- dealing the samples to the clients ---------------------------------------------------------------

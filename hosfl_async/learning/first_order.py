@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import fsum, isfinite, sqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hosfl_async.errors import LearnerError
-from hosfl_async.learning.perturbation import Vector, aligned_vector
+from hosfl_async.learning.perturbation import CHUNK_ELEMENTS, Vector, aligned_vector
 from hosfl_async.learning.settings import FirstOrderSettings
 from hosfl_async.learning.split_model import Half, Views
 
@@ -37,16 +38,17 @@ class Optimizer:
         """Change ``theta`` in place; ``gradient`` is used up."""
         settings = self._settings
         self._steps += 1
+        learning_rate = scheduled_rate(settings, self._steps)
         if settings.weight_decay:
-            theta *= np.float32(1 - settings.learning_rate * settings.weight_decay)
+            theta *= np.float32(1 - learning_rate * settings.weight_decay)
         if settings.optimizer == "adamw":
-            theta -= self._adam_direction(gradient) * np.float32(settings.learning_rate)
+            theta -= self._adam_direction(gradient) * np.float32(learning_rate)
             return
         if settings.optimizer == "momentum":
             self._mean *= np.float32(settings.momentum)
             self._mean += gradient
             gradient[:] = self._mean
-        gradient *= np.float32(settings.learning_rate)
+        gradient *= np.float32(learning_rate)
         theta -= gradient
 
     def _adam_direction(self, gradient: Vector) -> Vector:
@@ -63,6 +65,24 @@ class Optimizer:
         return direction
 
 
+def scheduled_rate(settings: FirstOrderSettings, step: int) -> float:
+    """The learning rate of step ``step``, counted from 1: up over the warm-up, then level, or down to zero at ``decay_steps``."""
+    if step <= settings.warmup_steps:
+        return settings.learning_rate * step / settings.warmup_steps
+    if not settings.decay_steps:
+        return settings.learning_rate
+    left = max(settings.decay_steps - step, 0)
+    return settings.learning_rate * left / max(settings.decay_steps - settings.warmup_steps, 1)
+
+
+def shorten(gradient: Vector, norm_max: float) -> None:
+    """Bring the Euclidean length of ``gradient`` down to ``norm_max``, in place. Summed in float64."""
+    chunks = (gradient[begin : begin + CHUNK_ELEMENTS] for begin in range(0, gradient.size, CHUNK_ELEMENTS))
+    norm = sqrt(fsum(float(np.square(chunk, dtype=np.float64).sum()) for chunk in chunks))
+    if norm > norm_max:
+        gradient *= np.float32(norm_max / norm)
+
+
 @dataclass(frozen=True, slots=True)
 class Dual:
     """What a batch gives: d(mean loss)/dz in the shape of the activations, and the mean loss."""
@@ -71,6 +91,15 @@ class Dual:
     loss: float
     logits: Tensor
     """(batch, classes)."""
+
+
+class Part(NamedTuple):
+    """One client's share of a micro-batch; ``lengths`` as in ``ServerTrainer.backward``."""
+
+    activations: Tensor
+    labels: Tensor
+    weight: float = 1.0
+    lengths: Tensor | None = None
 
 
 class ServerTrainer:
@@ -83,46 +112,51 @@ class ServerTrainer:
         self._optimizer = Optimizer(settings, half.size)
         self._gradient = aligned_vector(half.size)
         half.bind(half.views(theta))
-        for parameter, view in zip(half.module.parameters(), half.views(self._gradient), strict=True):
+        for parameter, view in zip(half.parameters, half.views(self._gradient), strict=True):
             parameter.grad = view
 
-    def backward(self, activations: Tensor, labels: Tensor, weight: float = 1.0, steps: int = 1) -> Dual:
+    def backward(self, activations: Tensor, labels: Tensor, weight: float = 1.0, steps: int = 1, *, lengths: Tensor | None = None) -> Dual:
         """``steps`` steps on a batch of activations (batch, *cut shape) and labels (batch,); the gradient counts ``weight`` times.
 
+        Sequences: activations (tokens, *cut shape) and ``lengths`` (batch,), see ``sequences``.
         The dual is that of the parameters before the first step, unweighted. Raises ``LearnerError``, changing nothing, if the loss or
         the gradient is not finite there; later steps that are not finite are not taken.
         """
-        return self._train(activations, labels, None, weight, steps)
+        return self._train(activations, labels, lengths, None, weight, steps)
 
-    def backward_together(self, parts: Sequence[tuple[Tensor, Tensor, float]], steps: int = 1) -> list[Dual]:
-        """A micro-batch: ``steps`` steps on several clients' (activations, labels, weight) as one batch.
+    def backward_together(self, parts: Sequence[tuple[Any, ...]], steps: int = 1) -> list[Dual]:
+        """A micro-batch: ``steps`` steps on several clients' ``Part``s as one batch.
 
-        The loss is the mean over all rows, so with equal weights this is ``backward`` of the concatenated batch; otherwise each row's
-        gradient counts its client's weight times. Each client gets the dual and the loss of its own rows' mean, unweighted, as if it had
+        The loss is the mean over all samples, so with equal weights this is ``backward`` of the concatenated batch; otherwise each sample's
+        gradient counts its client's weight times. Each client gets the dual and the loss of its own samples' mean, unweighted, as if it had
         come alone: its surrogate must not depend on who else was there. Errors as for ``backward``, for all of them.
         """
-        if len(parts) == 1:
-            return [self.backward(*parts[0], steps)]
-        activations, labels = (torch.cat([part[index] for part in parts]) for index in (0, 1))  # type: ignore[misc]
-        sizes, weights = [len(part[1]) for part in parts], [part[2] for part in parts]
+        each = [Part(*part) for part in parts]
+        if len(each) == 1:
+            return [self.backward(*each[0][:3], steps, lengths=each[0].lengths)]
+        activations, labels = torch.cat([part.activations for part in each]), torch.cat([part.labels for part in each])
+        lengths = None if each[0].lengths is None else torch.cat([part.lengths for part in each if part.lengths is not None])
+        sizes, weights = [len(part.labels) for part in each], [part.weight for part in each]
         equal = len(set(weights)) == 1
-        by_row = None if equal else torch.repeat_interleave(torch.tensor(weights), torch.tensor(sizes))
-        together = self._train(activations, labels, by_row, weights[0] if equal else 1.0, steps)
-        duals, logits = (torch.split(whole, sizes) for whole in (together.dual, together.logits))
+        by_sample = None if equal else torch.repeat_interleave(torch.tensor(weights), torch.tensor(sizes))
+        together = self._train(activations, labels, lengths, by_sample, weights[0] if equal else 1.0, steps)
+        duals, logits = torch.split(together.dual, [len(part.activations) for part in each]), torch.split(together.logits, sizes)
         answers = []
-        for (_, own_labels, weight), dual, own_logits in zip(parts, duals, logits, strict=True):
-            own = len(own_labels) * (1.0 if equal else weight)
-            answers.append(Dual(dual * (len(labels) / own), float(cross_entropy(own_logits, own_labels)), own_logits))
+        for part, dual, own_logits in zip(each, duals, logits, strict=True):
+            own = len(part.labels) * (1.0 if equal else part.weight)
+            answers.append(Dual(dual * (len(labels) / own), float(cross_entropy(own_logits, part.labels)), own_logits))
         return answers
 
-    def _train(self, activations: Tensor, labels: Tensor, by_row: Tensor | None, weight: float, steps: int) -> Dual:
-        dual = self._back_propagate(activations, labels, by_row)
+    def _train(
+        self, activations: Tensor, labels: Tensor, lengths: Tensor | None, by_sample: Tensor | None, weight: float, steps: int
+    ) -> Dual:
+        dual = self._back_propagate(activations, labels, lengths, by_sample)
         if not np.isfinite(self._gradient).all():
             raise LearnerError("the server half's gradient is not finite: nothing was changed")
         self._step(weight)
         for _ in range(steps - 1):
             try:
-                self._back_propagate(activations, labels, by_row)
+                self._back_propagate(activations, labels, lengths, by_sample)
             except LearnerError:
                 break
             if not np.isfinite(self._gradient).all():
@@ -131,27 +165,36 @@ class ServerTrainer:
         return dual
 
     def _step(self, weight: float) -> None:
+        if self._settings.gradient_norm_max:
+            shorten(self._gradient, self._settings.gradient_norm_max)
         if weight != 1.0:
             self._gradient *= np.float32(weight)
         self._optimizer.step(self.theta, self._gradient)
 
-    def evaluate_dual(self, activations: Tensor, labels: Tensor) -> Dual:
+    def evaluate_dual(self, activations: Tensor, labels: Tensor, *, lengths: Tensor | None = None) -> Dual:
         """Dual and loss at the parameters as they stand; changes nothing."""
-        return self._back_propagate(activations, labels)
+        return self._back_propagate(activations, labels, lengths)
 
-    def evaluate(self, activations: Tensor, labels: Tensor) -> tuple[int, float]:
+    def evaluate(self, activations: Tensor, labels: Tensor, *, lengths: Tensor | None = None) -> tuple[int, float]:
         """Number of correct predictions and *summed* loss on a batch."""
         with torch.inference_mode():
-            logits = self._half.module(activations)
+            logits = self._logits(activations, lengths)
             correct = int((logits.argmax(dim=1) == labels).sum())
             return correct, float(cross_entropy(logits, labels, reduction="sum"))
 
-    def _back_propagate(self, activations: Tensor, labels: Tensor, by_row: Tensor | None = None) -> Dual:
-        """``by_row`` weighs each row's loss; without it all count once."""
+    def _logits(self, activations: Tensor, lengths: Tensor | None) -> Tensor:
+        logits: Tensor = self._half.module(activations) if lengths is None else self._half.module(activations, lengths)
+        return logits
+
+    def _back_propagate(self, activations: Tensor, labels: Tensor, lengths: Tensor | None, by_sample: Tensor | None = None) -> Dual:
+        """``by_sample`` weighs each sample's loss; without it all count once."""
         self._gradient.fill(0)
         cut = activations.detach().requires_grad_()
-        logits = self._half.module(cut)
-        mean_loss = cross_entropy(logits, labels) if by_row is None else (cross_entropy(logits, labels, reduction="none") * by_row).mean()
+        logits = self._logits(cut, lengths)
+        if by_sample is None:
+            mean_loss = cross_entropy(logits, labels)
+        else:
+            mean_loss = (cross_entropy(logits, labels, reduction="none") * by_sample).mean()
         mean_loss.backward()  # type: ignore[no-untyped-call]
         loss = float(mean_loss.detach())
         if not isfinite(loss) or cut.grad is None:
@@ -167,10 +210,10 @@ def client_gradient(half: Half, views: Views, batch: Tensor, dual: Tensor) -> Ve
     """
     gradient = aligned_vector(half.size)
     half.bind(views)
-    half.module.requires_grad_(True)
+    half.record_graph(True)
     try:
-        parts = torch.autograd.grad(half.module(batch), tuple(half.module.parameters()), dual)
+        parts = torch.autograd.grad(half.module(batch), half.parameters, dual)
     finally:
-        half.module.requires_grad_(False)  # everywhere else the client half records no graph
+        half.record_graph(False)  # everywhere else the client half records none
     np.concatenate([part.numpy().reshape(-1) for part in parts], out=gradient)
     return gradient

@@ -1,9 +1,9 @@
 """What one client step costs a device, counted: operations of a forward pass, and the memory of a step.
 
 Operations are those of matrix products and convolutions, as torch's own counter sees them in one forward pass; a multiplication and an
-addition are two. Element-wise work is not counted. Memory is what the step must hold at once if nothing is wasted: the parameters and
-their perturbed copy, the batch, the largest input and output of one layer, and the cut's activations with each probe's difference.
-It is a model of a lean device, not a measurement of this process.
+addition are two. Element-wise work is not counted. Memory is what the step must hold at once if nothing is wasted: the parameters and a
+perturbed copy of those that are learnt, the batch, the largest input and output of one layer, and the cut's activations with each probe's
+difference. It is a model of a lean device, not a measurement of this process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hosfl_async.learning.perturbation import aligned_vector
@@ -26,22 +27,22 @@ class StepCost(NamedTuple):
     """Held at once in one step."""
 
 
-def step_cost(model: SplitModel, batch: int, probes: int) -> StepCost:
-    """Of a step with ``probes`` over ``batch`` samples. Leaves the client half bound to parameters of its own."""
+def step_cost(model: SplitModel, batch: Tensor, probes: int) -> StepCost:
+    """Of a step with ``probes`` over this ``batch``. Leaves the client half bound to parameters of its own."""
     vector = aligned_vector(model.client.size)
     vector[:] = 0
     model.client.bind(model.client.views(vector))
-    inputs = torch.zeros((batch, *model.input_shape))
     largest = 0
 
     def measure(module: Any, given: Any, made: Any) -> None:
         nonlocal largest
-        largest = max(largest, sum(each.numel() for each in given) + made.numel())
+        largest = max(largest, sum(each.numel() for each in given if isinstance(each, Tensor)) + made.numel())
 
     hooks = [each.register_forward_hook(measure) for each in model.client.module.modules() if not list(each.children())]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        cut = model.client.module(inputs)
+        cut = model.client.module(batch)
     for hook in hooks:
         hook.remove()
-    floats = 2 * model.client.size + inputs.numel() + largest + (probes + 1) * cut.numel()
+    parameters = sum(each.numel() for each in model.client.module.parameters())
+    floats = parameters + model.client.size + batch.numel() + largest + (probes + 1) * cut.numel()
     return StepCost(int(counter.get_total_flops()), _FLOAT_BYTES * floats)

@@ -35,6 +35,7 @@ from hosfl_async.learning.cut_traffic import CutTraffic, received
 from hosfl_async.learning.data import BatchSampler, Dataset
 from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
 from hosfl_async.learning.golden import golden_digest
+from hosfl_async.learning.sequences import as_bytes, from_bytes, lengths_beside, take
 from hosfl_async.learning.split_model import SplitModel
 from hosfl_async.learning.tensors import to_array, to_data, to_torch
 from hosfl_async.learning.version_store import VersionStore
@@ -162,10 +163,11 @@ class ClientLearner(_Follower):
         bench = self._bench
         self._anchor = None
         chosen = self._shard[bench.sampler.draw(job.batch_of or job.step, len(self._shard))]
-        batch = bench.images[torch.from_numpy(chosen)]
+        batch = take(bench.images, torch.from_numpy(chosen))
         activations = forward(bench.model.client, self._held.views, batch)
         self._anchor = _Anchor(job.step, job.base_version, batch, activations)
-        return jobs.ForwardDone(activations=bench.cut.activations(activations, job.step), labels=to_data(bench.labels[chosen]))
+        lengths = as_bytes(lengths_beside(batch))
+        return jobs.ForwardDone(activations=bench.cut.activations(activations, job.step, lengths), labels=to_data(bench.labels[chosen]))
 
     def _probe(self, job: jobs.Probe) -> jobs.ProbeDone:
         anchor = self._anchored(job.step)
@@ -238,32 +240,45 @@ class ServerLearner(_Follower):
                 return super().run(job)
 
     def _backward(self, job: jobs.Backward) -> jobs.BackwardDone:
-        return self._answer(job, self._trainer.backward(*self._received(job), weight=job.weight, steps=job.steps))
+        activations, labels, lengths = self._received(job)
+        return self._answer(job, self._trainer.backward(activations, labels, job.weight, job.steps, lengths=lengths))
 
     def _backward_together(self, job: jobs.BackwardTogether) -> jobs.BackwardsDone:
-        parts = [(*self._received(part), part.weight) for part in job.parts]
+        received = [self._received(part) for part in job.parts]
+        parts = [(*given[:2], part.weight, given[2]) for part, given in zip(job.parts, received, strict=True)]
         answers = self._trainer.backward_together(parts, job.parts[0].steps)
         return jobs.BackwardsDone(tuple(self._answer(part, answer) for part, answer in zip(job.parts, answers, strict=True)))
 
     def _evaluate_dual(self, job: jobs.EvaluateDual) -> jobs.BackwardDone:
-        return self._answer(job, self._trainer.evaluate_dual(*self._received(job)))
+        activations, labels, lengths = self._received(job)
+        return self._answer(job, self._trainer.evaluate_dual(activations, labels, lengths=lengths))
 
     def _evaluate(self, job: jobs.Evaluate) -> jobs.Evaluated:
-        images, labels, size = self._data.test_images, self._data.test_labels, self._evaluation_batch
+        images, labels, size = torch.from_numpy(self._data.test_images), torch.from_numpy(self._data.test_labels), self._evaluation_batch
         correct, loss = 0, 0.0
         for begin in range(0, len(labels), size):
-            activations = forward(self._model.client, self._held.views, torch.from_numpy(images[begin : begin + size]))
-            hits, batch_loss = self._trainer.evaluate(torch.from_numpy(activations), torch.from_numpy(labels[begin : begin + size]))
+            batch = take(images, slice(begin, begin + size))
+            activations = torch.from_numpy(forward(self._model.client, self._held.views, batch))
+            hits, batch_loss = self._trainer.evaluate(activations, labels[begin : begin + size], lengths=lengths_beside(batch))
             correct, loss = correct + hits, loss + batch_loss
         samples = len(labels)
         return jobs.Evaluated(version=self._held.number, accuracy=correct / samples, loss=loss / samples, samples=samples)
 
-    def _received(self, job: jobs.Backward | jobs.EvaluateDual) -> tuple[torch.Tensor, torch.Tensor]:
+    def _received(self, job: jobs.Backward | jobs.EvaluateDual) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         activations = received(job.activations, (None, *self._model.cut_shape), f"activations of step {job.step}")
-        labels = to_array(job.labels, "int64", (activations.shape[0],), f"labels of step {job.step}")
+        lengths = self._lengths(job)
+        labels = to_array(job.labels, "int64", (len(activations if lengths is None else lengths),), f"labels of step {job.step}")
         if not labels.size or labels.min() < 0 or labels.max() >= self._data.classes:
             raise LearnerError(f"labels of step {job.step}: expected at least one, each from 0 to {self._data.classes - 1}")
-        return to_torch(activations), to_torch(labels)
+        return to_torch(activations), to_torch(labels), lengths
+
+    def _lengths(self, job: jobs.Backward | jobs.EvaluateDual) -> torch.Tensor | None:
+        lengths, expected = from_bytes(job.activations.lengths), self._data.train_images.shape[1]
+        if (lengths is not None) != self._model.sequences:
+            raise LearnerError(f"activations of step {job.step}: lengths of samples are {'missing' if lengths is None else 'not expected'}")
+        if lengths is not None and (int(lengths.max()) > expected or int(lengths.sum()) != job.activations.shape[0]):
+            raise LearnerError(f"activations of step {job.step}: samples of up to {lengths.max()} tokens, {expected} are the most")
+        return lengths
 
     def _answer(self, job: jobs.Backward | jobs.EvaluateDual, answer: Dual) -> jobs.BackwardDone:
         return jobs.BackwardDone(step=job.step, dual=self._cut.dual(answer.dual.numpy(), job.step), loss=answer.loss)

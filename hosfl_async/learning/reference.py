@@ -22,6 +22,7 @@ from hosfl_async.learning.data import BatchSampler, load_dataset, partition
 from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
 from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector, direction_key
 from hosfl_async.learning.randomness import named_key
+from hosfl_async.learning.sequences import lengths_beside, take
 from hosfl_async.learning.settings import DEFAULT_CUT, CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
@@ -79,7 +80,7 @@ class Reference:
         """
         data = load_dataset(task, seed)
         self.clients = clients
-        self.model = build_model(task.model, data.image_shape, data.classes)
+        self.model = build_model(task.model, data.image_shape, data.classes, data.vocabulary)
         self.data = data.shaped(self.model.input_shape)
         order, bounds = partition(data.train_labels, len(clients), task.partition, seed)
         self.shards = {name: order[bounds[k] : bounds[k + 1]] for k, name in enumerate(clients)}
@@ -99,7 +100,7 @@ class Reference:
         """The client draws its batch and runs the first half of the forward pass; or takes batch and dual of an earlier step again."""
         shard = self.shards[step.client]
         chosen = shard[self.sampler.draw(batch_of or step, len(shard))]
-        batch = torch.from_numpy(self.data.train_images)[chosen]
+        batch = take(torch.from_numpy(self.data.train_images), chosen)
         activations = forward(self.model.client, self.model.client.views(self.theta_c[base_version]), batch)
         self.steps[step] = _Step(base_version, batch, torch.from_numpy(self.data.train_labels[chosen]), activations)
         if batch_of is not None:
@@ -108,13 +109,16 @@ class Reference:
     def backward(self, step: StepId, weight: float, steps: int = 1) -> None:
         """The server finishes the forward pass, back-propagates, steps theta_s and answers with the dual variable."""
         done = self.steps[step]
-        answer = self.server.backward(self._sent(step), done.labels, weight, steps)
+        answer = self.server.backward(self._sent(step), done.labels, weight, steps, lengths=lengths_beside(done.batch))
         done.dual = self.duals[step] = self._answered(step, answer)
         self.losses.append(answer.loss)
 
     def backward_together(self, steps_and_weights: Sequence[tuple[StepId, float]], steps: int = 1) -> None:
         """The server takes several clients' activations as one batch, and answers each with its own dual."""
-        batches = [(self._sent(step), self.steps[step].labels, weight) for step, weight in steps_and_weights]
+        batches = [
+            (self._sent(step), self.steps[step].labels, weight, lengths_beside(self.steps[step].batch))
+            for step, weight in steps_and_weights
+        ]
         answers = self.server.backward_together(batches, steps)
         for (step, _), answer in zip(steps_and_weights, answers, strict=True):
             self.steps[step].dual = self.duals[step] = self._answered(step, answer)
@@ -123,7 +127,8 @@ class Reference:
     def dual(self, step: StepId) -> None:
         """Policy fresh: the server evaluates the dual of the step's activations anew, without a step of its own."""
         done = self.steps[step]
-        done.dual = self.duals[step] = self._answered(step, self.server.evaluate_dual(self._sent(step), done.labels))
+        answer = self.server.evaluate_dual(self._sent(step), done.labels, lengths=lengths_beside(done.batch))
+        done.dual = self.duals[step] = self._answered(step, answer)
 
     def _sent(self, step: StepId) -> torch.Tensor:
         """The step's activations as the server gets them, quantised if so set; the anchor stays exact."""
@@ -193,8 +198,9 @@ class Reference:
     def accuracy(self, version: int) -> float:
         """Held-out accuracy of theta_c at ``version`` with theta_s as it stands."""
         views = self.model.client.views(self.theta_c[version])
-        activations = forward(self.model.client, views, torch.from_numpy(self.data.test_images))
-        correct, _ = self.server.evaluate(torch.from_numpy(activations), torch.from_numpy(self.data.test_labels))
+        batch, labels = torch.from_numpy(self.data.test_images), torch.from_numpy(self.data.test_labels)
+        activations = torch.from_numpy(forward(self.model.client, views, batch))
+        correct, _ = self.server.evaluate(activations, labels, lengths=lengths_beside(batch))
         return correct / len(self.data.test_labels)
 
     def outcome(self) -> Outcome:

@@ -18,6 +18,9 @@ _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 
 Width = Annotated[int, Ge(1), Le(65536)]
 
+Trainable = Literal["all", "blocks", "last_block", "writers", "norms", "lora"]
+"""Which parameters of an encoder's half are learnt; the others are frozen."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
@@ -25,14 +28,34 @@ class ModelSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
-    name: Literal["mlp", "cnn"] = "mlp"
-    """mlp: fully connected layers. cnn: 3x3 convolutions, each followed by 2x2 pooling, before the cut; fully connected after it."""
+    name: Literal["mlp", "cnn", "encoder", "minilm"] = "mlp"
+    """mlp: fully connected layers. cnn: 3x3 convolutions, each followed by 2x2 pooling, before the cut; fully connected after it.
+    minilm: the pretrained MiniLM-L6 text encoder, cut between two blocks; mean pooling and one layer onto the classes at its end.
+    encoder: a BERT encoder of any size with random values."""
     client_widths: Annotated[tuple[Width, ...], MinLen(1), MaxLen(8)] = (7,)
     """Outputs of each client layer (mlp: units, cnn: channels); the last one is the width of the cut."""
     server_widths: Annotated[tuple[Width, ...], MaxLen(8)] = (64,)
     """Units of each hidden server layer; the layer onto the classes is added."""
     activation: Literal["relu", "tanh"] = "relu"
     """After every layer but the last of the server half."""
+    cut_block: Annotated[int, Ge(1), Le(256)] = 2
+    """Encoders: blocks in the client half, which has the embeddings too."""
+    trainable: Trainable = "lora"
+    """Encoders: what is learnt in the client half. lora: low-rank adapters beside the query and value matrices. norms: scales and shifts of
+    the blocks' normalisations. writers: the two matrices of each block whose outputs are added to the stream. last_block: the block before
+    the cut. blocks: all blocks. all: the embeddings, too."""
+    server_trainable: Trainable = "blocks"
+    """Encoders: what is learnt in the server half, beside the layer onto the classes."""
+    lora_rank: Annotated[int, Ge(1), Le(1024)] = 8
+    """Of the adapters, on both sides."""
+    lora_alpha: Annotated[int, Ge(1), Le(65536)] = 16
+    """An adapter's product counts lora_alpha / lora_rank times."""
+    blocks: Annotated[int, Ge(2), Le(256)] = 4
+    """Of encoder: blocks in all."""
+    hidden: Annotated[int, Ge(4), Le(8192)] = 64
+    """Of encoder: width of the stream between blocks; the feed-forward layers are four times as wide."""
+    heads: Annotated[int, Ge(1), Le(256)] = 4
+    """Of encoder: attention heads; must divide hidden."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +81,15 @@ class TaskSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
-    data: Literal["digits", "toy"] = "digits"
-    """digits: 1,797 real handwritten digits, 8x8, 10 classes. toy: synthetic clusters, for tests and for very many clients."""
+    data: Literal["digits", "toy", "toy_tokens", "snippets"] = "digits"
+    """digits: 1,797 real handwritten digits, 8x8, 10 classes. toy: synthetic clusters, for tests and for very many clients. toy_tokens:
+    the same as sequences of tokens. snippets: 10,070 sentences of film reviews, good or bad; `hosfl data fetch snippets minilm` first."""
     toy_samples: Annotated[int, Ge(40), Le(10_000_000)] = 2000
     """Samples of the toy data."""
+    tokens_max: Annotated[int, Ge(2), Le(65535)] = 64
+    """Texts are cut after so many tokens."""
     test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2
-    """Part of each class held out for evaluation."""
+    """Part of each class held out for evaluation. snippets has a fixed test set of 1,000 sentences instead."""
     batch_size: Annotated[int, Ge(1), Le(65536)] = 32
     """Samples in one client step; drawn with replacement where a client has fewer."""
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -120,5 +146,11 @@ class FirstOrderSettings:
     """Of adamw: decay of the mean squared gradient."""
     epsilon: Annotated[float, Gt(0)] = 1e-8
     """Of adamw: added to the root of the mean squared gradient."""
+    warmup_steps: Annotated[int, Ge(0)] = 0
+    """The learning rate grows linearly over so many steps at the beginning."""
+    decay_steps: Annotated[int, Ge(0)] = 0
+    """The learning rate falls linearly from the end of the warm-up to zero at this step, and is zero from then on. 0: it stays."""
+    gradient_norm_max: Annotated[float, Ge(0)] = 0.0
+    """A longer gradient is shortened to this Euclidean length, before its weight. 0: none is."""
     evaluation_batch: Annotated[int, Ge(1), Le(65536)] = 1024
     """Held-out samples evaluated in one forward pass."""

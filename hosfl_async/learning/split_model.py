@@ -26,19 +26,33 @@ from hosfl_async.learning.settings import ModelSettings
 Shape = tuple[int, ...]
 Views = tuple[Tensor, ...]
 
+ENCODERS = ("encoder", "minilm")
+"""Models that read tokens."""
+
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
 class Half:
-    """One half of a model: a module bound to views of a vector of ``size`` float32, in the order of ``module.parameters()``."""
+    """One half of a model: a module whose trainable parameters are views of a vector of ``size`` float32, in the module's own order.
 
-    def __init__(self, module: nn.Module) -> None:
+    What does not require a gradient is frozen: it stays in the module as it is, and the vector knows nothing of it.
+    """
+
+    def __init__(self, module: nn.Module, drawn: Callable[[str], bool] = lambda name: True) -> None:
+        """``drawn``: whether a parameter of this name starts at random; the others start with the values that they have now."""
         self.module = module
-        self._parameters = tuple(module.parameters())
-        self._shapes = tuple(tuple(parameter.shape) for parameter in self._parameters)
+        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self.parameters = tuple(parameter for _, parameter in named)
+        self._shapes = tuple(tuple(parameter.shape) for parameter in self.parameters)
+        self._given = tuple(None if drawn(name) else parameter.detach().flatten().numpy().copy() for name, parameter in named)
         self.size = sum(map(prod, self._shapes))
-        for parameter in self._parameters:
+        for parameter in self.parameters:
             parameter.data = torch.empty(0)  # the constructor's own copy; ``bind`` brings the real one
+
+    def record_graph(self, wanted: bool) -> None:
+        """Whether a forward pass keeps what back-propagation to the trainable parameters needs."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(wanted)
 
     def views(self, vector: Vector) -> Views:
         """The parameters as views of ``vector``: changing one changes the other."""
@@ -48,15 +62,18 @@ class Half:
 
     def bind(self, views: Views) -> None:
         """Let the module compute with these views from now on."""
-        for parameter, view in zip(self._parameters, views, strict=True):
+        for parameter, view in zip(self.parameters, views, strict=True):
             parameter.data = view
 
     def initial(self, key: bytes) -> Vector:
-        """theta(0): uniform in +-1/sqrt(fan-in), the same bits on every machine (drawn in float64, rounded once)."""
+        """theta(0): given values, and others uniform in +-1/sqrt(fan-in), the same bits on every machine (float64, rounded once)."""
         vector, end = aligned_vector(self.size), 0
         stream = uniform_stream(key)
-        for shape, fan_in in self._fan_ins():
+        for (shape, fan_in), given in zip(self._fan_ins(), self._given, strict=True):
             begin, end = end, end + prod(shape)
+            if given is not None:
+                vector[begin:end] = given
+                continue
             for start in range(begin, end, CHUNK_ELEMENTS):
                 part = vector[start : min(start + CHUNK_ELEMENTS, end)]
                 part[:] = (stream(part.size) * 2 - 1) * (1 / sqrt(fan_in))
@@ -78,6 +95,8 @@ class SplitModel:
     server: Half
     input_shape: Shape
     cut_shape: Shape
+    sequences: bool = False
+    """Samples are sequences: ``cut_shape`` is that of one token, and the server half takes their lengths beside the activations."""
 
 
 def initial_theta_c(model: SplitModel, seed: int) -> Vector:
@@ -90,14 +109,23 @@ def initial_theta_s(model: SplitModel, seed: int) -> Vector:
     return model.server.initial(named_key("server half", seed))
 
 
-def build_model(settings: ModelSettings, image_shape: Shape, classes: int) -> SplitModel:
-    """Build the named model for images of ``image_shape`` (channels, height, width).
+def build_model(settings: ModelSettings, sample_shape: Shape, classes: int, vocabulary: int = 0) -> SplitModel:
+    """Build the named model for images of ``sample_shape`` (channels, height, width), or sequences of up to (tokens,) of a ``vocabulary``.
 
-    The client half is in inference mode and never records a graph. Parameters are not set: ``bind`` them first.
+    The client half is in inference mode and records no graph. Trainable parameters are not set: ``bind`` them first.
     """
-    input_shape, cut_shape, client, server = _MODELS[settings.name](settings, image_shape, classes)
-    client.eval().requires_grad_(False)
-    return SplitModel(client=Half(client), server=Half(server), input_shape=input_shape, cut_shape=cut_shape)
+    if settings.name in ENCODERS:
+        from hosfl_async.learning.encoders import build_encoder  # and with it transformers, which the other models do not need
+
+        model = build_encoder(settings, sample_shape, classes, vocabulary)
+    elif vocabulary:
+        raise SettingsError("task.model.name", "it does not read tokens", expected=" or ".join(ENCODERS), found=settings.name)
+    else:
+        input_shape, cut_shape, client, server = _MODELS[settings.name](settings, sample_shape, classes)
+        model = SplitModel(client=Half(client), server=Half(server), input_shape=input_shape, cut_shape=cut_shape)
+    model.client.module.eval()
+    model.client.record_graph(False)
+    return model
 
 
 def _mlp(settings: ModelSettings, image_shape: Shape, classes: int) -> tuple[Shape, Shape, nn.Module, nn.Module]:
