@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.perturbation import aligned_vector
 from hosfl_async.learning.randomness import KEY_BYTES, named_key, permutation, raw_stream, step_name, uniform_stream
-from hosfl_async.learning.sequences import as_samples
+from hosfl_async.learning.sequences import PADDING, as_samples
 from hosfl_async.learning.settings import PartitionSettings, TaskSettings
 from hosfl_async.messages import StepId
 
@@ -69,8 +69,11 @@ def load_dataset(task: TaskSettings, seed: int) -> Dataset:
     """The named data set, split into training and held-out samples; each class gives ``test_fraction`` of its own, if nothing is fixed."""
     samples = _SOURCES[task.data](task, seed)
     held_out = _held_out(samples, task.test_fraction, seed) if samples.held_out is None else samples.held_out
-    train, test = (_aligned(samples.images[chosen]) for chosen in (~held_out, held_out))
-    return Dataset(train, samples.labels[~held_out], test, samples.labels[held_out], samples.classes, samples.vocabulary)
+    train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
+    if samples.vocabulary:  # sequences of about one length are evaluated together, with little padding
+        test = test[np.argsort((samples.images[test] != PADDING).sum(axis=1), kind="stable")]
+    images, labels = samples.images, samples.labels
+    return Dataset(_aligned(images[train]), labels[train], _aligned(images[test]), labels[test], samples.classes, samples.vocabulary)
 
 
 def _held_out(samples: Samples, test_fraction: float, seed: int) -> NDArray[np.bool_]:

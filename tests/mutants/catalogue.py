@@ -295,4 +295,28 @@ MUTANTS = (
         new="",
         tests=("assets/test_fetching.py",),
     ),
+    Mutant(
+        name="padding_is_looked_at",
+        why="What shares a batch must change nothing: the server half masks what is not there.",
+        file="learning/encoders.py",
+        old="        hidden, present = padded(rows, lengths)\n        mask = present[:, None, None, :]\n",
+        new="        hidden, present = padded(rows, lengths)\n        mask = torch.ones_like(present)[:, None, None, :]\n",
+        tests=("learning/test_encoders.py",),
+    ),
+    Mutant(
+        name="frozen_parameters_learnt",
+        why="Only what the setting names may be in the vector.",
+        file="learning/split_model.py",
+        old="for name, parameter in module.named_parameters() if parameter.requires_grad]",
+        new="for name, parameter in module.named_parameters()]",
+        tests=("learning/test_encoders.py",),
+    ),
+    Mutant(
+        name="lengths_not_added_up",
+        why="Rows that no length accounts for would be read as another sample's.",
+        file="codec/soundness.py",
+        old="    if not lengths.all() or lengths.sum(dtype=np.int64) != tensor.shape[0]:\n",
+        new="    if not lengths.all():\n",
+        tests=("ground/test_codec.py",),
+    ),
 )
