@@ -320,3 +320,15 @@ def test_warm_up_decay_and_clipping_are_those_of_torch() -> None:
     np.testing.assert_allclose(ours.theta, vector, rtol=1e-4, atol=1e-6)
     assert moved[0] == pytest.approx(0.5 / 3 * 0.05, rel=1e-3) and moved[2] == pytest.approx(0.5 * 0.05, rel=1e-3)
     assert moved[7] == moved[9] == 0
+
+
+def test_a_micro_batch_of_sequences_gives_each_client_its_own_dual() -> None:
+    made = factory(True)
+    sent = [(name, made.client(name).run(jobs.Forward(StepId(name, 1, 1), 0))) for name in CLIENTS[:3]]
+    parts = tuple(jobs.Backward(StepId(name, 1, 1), done.activations, done.labels, 0.5) for name, done in sent)
+    alone = [made.server().run(jobs.EvaluateDual(part.step, part.activations, part.labels)) for part in parts]
+    together = made.server().run(jobs.BackwardTogether(parts))
+    for own, part in zip(alone, together.parts, strict=True):
+        assert part.step == own.step and part.dual.shape == own.dual.shape and part.loss == pytest.approx(own.loss, rel=1e-5)
+        expected, found = (np.frombuffer(each.dual.data, "<f4") for each in (own, part))
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
