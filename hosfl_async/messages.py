@@ -273,7 +273,8 @@ class LogPage(Message, frozen=True, tag=True):
 
 
 class Snapshot(Message, frozen=True, tag=True):
-    """The whole client half at ``version``, for those far behind: float32 (d,), with its digest and the chain value there."""
+    """The whole client half at ``version``, for those far behind: float32 (d,), behind it the moments of the log's update rule if it has
+    any, with their digest and the chain value there."""
 
     version: Count
     parameters: Tensor

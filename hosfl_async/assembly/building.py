@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +37,15 @@ class Parts:
         scenario = self.scenario
         names = [name for name, _ in scenario.devices()]
         return LearnerFactory(
-            scenario.task, scenario.zeroth_order, scenario.first_order, scenario.cut, seed=scenario.seed, clients=names, shared=self.shared
+            scenario.task,
+            scenario.zeroth_order,
+            scenario.first_order,
+            scenario.cut,
+            scenario.update,
+            seed=scenario.seed,
+            clients=names,
+            learning_rate=scenario.aggregator.learning_rate,
+            shared=self.shared,
         )
 
     @cached_property
@@ -67,7 +75,9 @@ class Parts:
         return SplitServer(self.scenario.server, name)
 
     def aggregator(self, name: str) -> Aggregator:
-        return Aggregator(self.scenario.aggregator, name)
+        """Under adamw the entries carry no learning rate: it is taken when they are replayed."""
+        settings = self.scenario.aggregator
+        return Aggregator(replace(settings, learning_rate=1.0) if self.scenario.update.rule == "adamw" else settings, name)
 
     def client_learner(self, name: str) -> ClientLearner:
         return self.learners.client(name)

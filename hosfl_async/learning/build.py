@@ -18,8 +18,17 @@ from hosfl_async.learning.flops import StepCost, step_cost
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner, Workbench
 from hosfl_async.learning.randomness import named_key
 from hosfl_async.learning.sequences import take
-from hosfl_async.learning.settings import DEFAULT_CUT, CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
+from hosfl_async.learning.settings import (
+    DEFAULT_CUT,
+    DEFAULT_UPDATE,
+    CutSettings,
+    FirstOrderSettings,
+    TaskSettings,
+    UpdateSettings,
+    ZerothOrderSettings,
+)
 from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.update_rule import MOMENTS, UpdateRule
 from hosfl_async.learning.version_store import VersionStore
 from hosfl_async.learning.zeroth_order import Prober
 
@@ -43,11 +52,15 @@ class LearnerFactory:
         zeroth_order: ZerothOrderSettings,
         first_order: FirstOrderSettings,
         cut: CutSettings = DEFAULT_CUT,
+        update: UpdateSettings = DEFAULT_UPDATE,
         *,
         seed: int,
         clients: Sequence[str],
+        learning_rate: float = 1.0,
         shared: bool = False,
     ) -> None:
+        """``learning_rate``: eta of the client half, for the update rules that take it at replay."""
+        self.update, self.learning_rate = update, learning_rate
         self.task, self.zeroth_order, self.first_order, self.cut, self.seed = task, zeroth_order, first_order, cut, seed
         self.run_key = run_key_of(seed)
         data = load_dataset(task, seed)
@@ -80,7 +93,7 @@ class LearnerFactory:
     def step_cost(self, probes: int) -> StepCost:
         """Counted operations and modelled memory of one client step."""
         first = torch.arange(self.task.batch_size) % len(self._images)
-        return step_cost(self._new_model(), take(self._images, first), probes)
+        return step_cost(self._new_model(), take(self._images, first), probes, MOMENTS[self.update.rule])
 
     def shard(self, name: str) -> Indices:
         """Positions of a client's own training samples."""
@@ -101,6 +114,7 @@ class LearnerFactory:
             self.run_key,
             digests_kept_max=self.zeroth_order.digests_kept_max,
             shared=self.zeroth_order.directions == "per_version",
+            rule=UpdateRule(self.update, model.client.size, self.learning_rate),
         )
 
     def _new_bench(self, model: SplitModel) -> Workbench:

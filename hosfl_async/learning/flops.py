@@ -27,8 +27,11 @@ class StepCost(NamedTuple):
     """Held at once in one step."""
 
 
-def step_cost(model: SplitModel, batch: Tensor, probes: int) -> StepCost:
-    """Of a step with ``probes`` over this ``batch``. Leaves the client half bound to parameters of its own."""
+def step_cost(model: SplitModel, batch: Tensor, probes: int, moments: int = 0) -> StepCost:
+    """Of a step with ``probes`` over this ``batch``, on a device that keeps ``moments`` of the log's update rule.
+
+    Leaves the client half bound to parameters of its own.
+    """
     vector = aligned_vector(model.client.size)
     vector[:] = 0
     model.client.bind(model.client.views(vector))
@@ -44,5 +47,5 @@ def step_cost(model: SplitModel, batch: Tensor, probes: int) -> StepCost:
     for hook in hooks:
         hook.remove()
     parameters = sum(each.numel() for each in model.client.module.parameters())
-    floats = parameters + model.client.size + batch.numel() + largest + (probes + 1) * cut.numel()
+    floats = parameters + (1 + moments) * model.client.size + batch.numel() + largest + (probes + 1) * cut.numel()
     return StepCost(int(counter.get_total_flops()), _FLOAT_BYTES * floats)

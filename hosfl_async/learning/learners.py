@@ -78,10 +78,10 @@ class _Follower:
         return jobs.Replayed(version=self._held.number, checkpoints=checkpoints)
 
     def _install_snapshot(self, job: jobs.InstallSnapshot) -> jobs.Replayed:
-        theta = to_array(job.parameters, "float32", (self._held.theta.size,), "snapshot")
+        state = to_array(job.parameters, "float32", (self._held.state.size,), "snapshot")
         if blake2b(job.parameters.data, digest_size=32).digest() != job.digest:
             raise LearnerError(f"the snapshot of version {job.version} does not match its digest")
-        self._held = self._store.install(self._held, job.version, theta)
+        self._held = self._store.install(self._held, job.version, state)
         return jobs.Replayed(version=job.version, checkpoints=(Checkpoint(version=job.version, digest=job.digest),))
 
 
@@ -99,7 +99,7 @@ class AggregatorLearner(_Follower):
 
     def _take_snapshot(self, job: jobs.TakeSnapshot) -> jobs.SnapshotTaken:
         held = self._held
-        return jobs.SnapshotTaken(version=held.number, parameters=to_data(held.theta), digest=self._store.digest(held))
+        return jobs.SnapshotTaken(version=held.number, parameters=to_data(held.state), digest=self._store.digest(held))
 
 
 @dataclass(frozen=True, slots=True)

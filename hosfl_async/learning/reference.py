@@ -23,8 +23,17 @@ from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradien
 from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector, direction_key
 from hosfl_async.learning.randomness import named_key
 from hosfl_async.learning.sequences import lengths_beside, take
-from hosfl_async.learning.settings import DEFAULT_CUT, CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
+from hosfl_async.learning.settings import (
+    DEFAULT_CUT,
+    DEFAULT_UPDATE,
+    CutSettings,
+    FirstOrderSettings,
+    TaskSettings,
+    UpdateSettings,
+    ZerothOrderSettings,
+)
 from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.update_rule import power
 from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
 from hosfl_async.messages import StepId
 from hosfl_async.scaling import clipped, coefficients, combined, scaled_gradient, unpack_coefficients
@@ -71,6 +80,7 @@ class Reference:
         learning_rate: float,
         contributions: float | None,
         cut: CutSettings = DEFAULT_CUT,
+        update: UpdateSettings = DEFAULT_UPDATE,
         location: str = "mean",
         trim_share: float = 0.0,
     ) -> None:
@@ -92,6 +102,7 @@ class Reference:
         self.cut = CutTraffic(cut, self.run_key)
         self.server = ServerTrainer(self.model.server, initial_theta_s(self.model, seed), first_order)
         self.theta_c = {0: initial_theta_c(self.model, seed)}
+        self.update, self.mean, self.square = update, np.zeros_like(self.theta_c[0]), np.zeros_like(self.theta_c[0])
         self.steps: dict[StepId, _Step] = {}
         self.duals: dict[StepId, Activations] = {}
         self.losses: list[float] = []
@@ -169,19 +180,36 @@ class Reference:
         """
         weights = sorted(weights)
         divisor = self.contributions or sum(weight for _, weight in weights)
+        plain, rate = self.update.rule == "sgd", 1.0 if self.update.rule == "adamw" else self.learning_rate
         theta = aligned_vector(self.model.client.size)
-        theta[:] = self.theta_c[version - 1]
+        theta[:] = self.theta_c[version - 1] if plain else 0
         for step, weight in self._combined(weights) if self.shared else weights:
             done = self.steps.pop(step)
             if done.gradient:
-                packed = scaled_gradient(done.gradient, learning_rate=self.learning_rate, weight=weight, contributions=divisor)
+                packed = scaled_gradient(done.gradient, learning_rate=rate, weight=weight, contributions=divisor)
                 theta -= np.frombuffer(packed, "<f4")
                 continue
             projected = done.projected_gradients
-            scaled = coefficients(projected, learning_rate=self.learning_rate, weight=weight, contributions=divisor)
+            scaled = coefficients(projected, learning_rate=rate, weight=weight, contributions=divisor)
             for probe, coefficient in enumerate(unpack_coefficients(scaled)):
                 self.perturber.add_scaled_direction(theta, direction_key(self.run_key, step, probe, self._named(done)), -coefficient)
-        self.theta_c[version] = theta
+        self.theta_c[version] = theta if plain else self._moved(version, theta)
+
+    def _moved(self, version: int, step: Vector) -> Vector:
+        """Momentum or AdamW (see ``update_rule``), written as one writes it down; ``step`` is what plain SGD would add."""
+        update, one = self.update, np.float32
+        theta = aligned_vector(step.size)
+        if update.rule == "momentum":
+            self.mean = self.mean * one(update.momentum) + step
+            theta[:] = self.theta_c[version - 1] + self.mean
+            return theta
+        self.mean = self.mean * one(update.beta1) + step * one(1 - update.beta1)
+        self.square = self.square * one(update.beta2) + step * step * one(1 - update.beta2)
+        mean = self.mean / one(1 - power(update.beta1, version))
+        root = np.sqrt(self.square / one(1 - power(update.beta2, version))) + one(update.epsilon)
+        kept = self.theta_c[version - 1] * one(1 - self.learning_rate * update.weight_decay)
+        theta[:] = kept + mean / root * one(self.learning_rate)
+        return theta
 
     def _combined(self, weights: Sequence[tuple[StepId, float]]) -> list[tuple[StepId, float]]:
         """One step for each base version: the first, with the weight and the scalars of all."""

@@ -128,6 +128,30 @@ class ZerothOrderSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateSettings:
+    """What a log entry does to the client half, the same for everyone who replays it; ``update_rule`` has the formulas."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    rule: Literal["sgd", "momentum", "adamw"] = "sgd"
+    """sgd: the entry is added, nothing is remembered. momentum: one more vector of the client half's size on every device, adamw: two.
+    adamw takes aggregator.learning_rate at replay and normalises away what else scales an entry."""
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Of the momentum rule: m = momentum m + step. In the long run an entry counts 1 / (1 - momentum) times."""
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Of adamw: decay of the mean step."""
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
+    """Of adamw: decay of the mean squared step."""
+    epsilon: Annotated[float, Gt(0)] = 1e-8
+    """Of adamw: added to the root of the mean squared step."""
+    weight_decay: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Of adamw, decoupled: parameters shrink by aggregator.learning_rate weight_decay at each entry."""
+
+
+DEFAULT_UPDATE = UpdateSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FirstOrderSettings:
     """The server half's optimiser."""
 

@@ -5,6 +5,8 @@ one read-only vector, and a version that one of them has computed need not be co
 store: memory is that of the *live versions*, and a client is little more than a reference. A live agent has a store of its own, and
 really replays every entry by itself.
 
+A version is theta and the moments that the log's update rule remembers; both lie in one vector, its *state* (see ``update_rule``).
+
 A version is counted by its holders. Who moves on leaves it; the last one to leave a version takes its vector along and replays in
 place, so that a private store never needs a second copy.
 
@@ -22,25 +24,27 @@ import numpy as np
 
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector
+from hosfl_async.learning.settings import DEFAULT_UPDATE
 from hosfl_async.learning.split_model import Half, Views
-from hosfl_async.learning.zeroth_order import replay
+from hosfl_async.learning.update_rule import UpdateRule
 from hosfl_async.messages import EMPTY_CHAIN, Checkpoint, LogEntry, Term
 
 
-def parameter_digest(theta: Vector) -> bytes:
-    """BLAKE2b-256 of the parameters' little-endian bytes."""
-    return blake2b(theta.astype("<f4", copy=False).data, digest_size=32).digest()
+def parameter_digest(state: Vector) -> bytes:
+    """BLAKE2b-256 of the little-endian bytes of the parameters, and of the moments behind them."""
+    return blake2b(state.astype("<f4", copy=False).data, digest_size=32).digest()
 
 
 class Version:
-    """The client half at one version: a read-only vector, and the tensors that view it."""
+    """The client half at one version: a read-only state, the parameters at its beginning, and the tensors that view them."""
 
-    __slots__ = ("chain", "holders", "number", "theta", "views")
+    __slots__ = ("chain", "holders", "number", "state", "theta", "views")
 
-    def __init__(self, number: int, theta: Vector, views: Views, chain: bytes | None) -> None:
-        theta.flags.writeable = False
+    def __init__(self, number: int, state: Vector, parameters: int, views: Views, chain: bytes | None) -> None:
+        state.flags.writeable = False
         self.number = number
-        self.theta = theta
+        self.state = state
+        self.theta = state[:parameters]
         self.views = views
         self.chain = chain
         """Hash chain up to this version; unknown after a snapshot."""
@@ -50,13 +54,24 @@ class Version:
 class VersionStore:
     """The live versions of one client half. ``replayed_entries`` counts entries that were really computed."""
 
-    def __init__(self, half: Half, initial: Callable[[], Vector], run_key: bytes, *, digests_kept_max: int, shared: bool = False) -> None:
-        """``initial`` makes theta(0) anew whenever version 0 is wanted and not here. ``shared``: see ``replay``."""
+    def __init__(
+        self,
+        half: Half,
+        initial: Callable[[], Vector],
+        run_key: bytes,
+        *,
+        digests_kept_max: int,
+        shared: bool = False,
+        rule: UpdateRule | None = None,
+    ) -> None:
+        """``initial`` makes theta(0) anew whenever version 0 is wanted and not here. ``shared``: see ``replay``. ``rule``: plain SGD
+        unless given."""
         self._half = half
         self._initial = initial
         self._run_key = run_key
         self._shared = shared
         self._perturber = Perturber()
+        self._rule = rule or UpdateRule(DEFAULT_UPDATE, half.size, 1.0)
         self._live: dict[int, Version] = {}
         self._digests: dict[tuple[int, bytes | None], bytes] = {}
         self._digests_kept_max = digests_kept_max
@@ -75,7 +90,7 @@ class VersionStore:
 
     def hold_initial(self) -> Version:
         """Hold version 0."""
-        return self._hold(self._live.get(0) or self._enter(0, self._initial(), EMPTY_CHAIN))
+        return self._hold(self._live.get(0) or self._enter(0, self._rule.initial(self._initial()), EMPTY_CHAIN))
 
     def release(self, held: Version) -> None:
         """Let go of a version; with its last holder it disappears."""
@@ -88,7 +103,7 @@ class VersionStore:
         name = (held.number, held.chain)
         digest = self._digests.get(name)
         if digest is None:
-            digest = self._digests[name] = parameter_digest(held.theta)
+            digest = self._digests[name] = parameter_digest(held.state)
             if len(self._digests) > self._digests_kept_max:
                 del self._digests[next(iter(self._digests))]
                 self.digests_dropped += 1
@@ -123,13 +138,13 @@ class VersionStore:
         held = self._move(held, entries[held.number - start :])
         return held, tuple(Checkpoint(version=number, digest=digest) for number, digest in digests.items())
 
-    def install(self, held: Version, number: int, theta: Vector) -> Version:
-        """Leave ``held`` for a snapshot's parameters; a version that is already here must be equal to it."""
+    def install(self, held: Version, number: int, state: Vector) -> Version:
+        """Leave ``held`` for a snapshot's state; a version that is already here must be equal to it."""
         here = self._live.get(number)
-        if here and not np.array_equal(here.theta.view(np.uint32), theta.view(np.uint32)):
+        if here and not np.array_equal(here.state.view(np.uint32), state.view(np.uint32)):
             raise LearnerError(f"the snapshot of version {number} differs from the parameters replayed here")
         self.release(held)
-        return self._hold(self._live.get(number) or self._enter(number, self._copy(theta), None))
+        return self._hold(self._live.get(number) or self._enter(number, self._copy(state), None))
 
     def _move(self, held: Version, entries: Sequence[LogEntry]) -> Version:
         """Move one holder on: to a version that is here already, or by replaying what is missing from the nearest one."""
@@ -142,12 +157,12 @@ class VersionStore:
         if not rest:
             return nearest
         alone = nearest.holders == 1
-        theta = nearest.theta if alone else self._copy(nearest.theta)
+        state = nearest.state if alone else self._copy(nearest.state)
         self.release(nearest)
-        theta.flags.writeable = True
-        replay(theta, rest, self._run_key, self._perturber, shared=self._shared)
+        state.flags.writeable = True
+        self._rule.replay(state, rest, self._run_key, self._perturber, shared=self._shared)
         self.replayed_entries += len(rest)
-        return self._hold(self._enter(rest[-1].version, theta, rest[-1].chain, nearest.views if alone else None))
+        return self._hold(self._enter(rest[-1].version, state, rest[-1].chain, nearest.views if alone else None))
 
     def _check(self, held: Version, entries: Sequence[LogEntry], digest_at: Sequence[int]) -> None:
         numbers = [entry.version for entry in entries]
@@ -169,13 +184,13 @@ class VersionStore:
     def _is_gradient(self, term: Term) -> bool:
         return not term.coefficients and len(term.gradient) == 4 * self._half.size and _finite(term.gradient)
 
-    def _copy(self, theta: Vector) -> Vector:
-        copy = aligned_vector(theta.size)
-        copy[:] = theta
+    def _copy(self, state: Vector) -> Vector:
+        copy = aligned_vector(state.size)
+        copy[:] = state
         return copy
 
-    def _enter(self, number: int, theta: Vector, chain: bytes | None, views: Views | None = None) -> Version:
-        version = Version(number, theta, views or self._half.views(theta), chain)
+    def _enter(self, number: int, state: Vector, chain: bytes | None, views: Views | None = None) -> Version:
+        version = Version(number, state, self._half.size, views or self._half.views(state[: self._half.size]), chain)
         self._live[number] = version
         return version
 

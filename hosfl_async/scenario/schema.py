@@ -18,7 +18,7 @@ from pydantic import StringConstraints, TypeAdapter
 from hosfl_async.agents.settings import AggregatorSettings, Directions, EdgeClientSettings, Estimator, RetrySettings, SplitServerSettings
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.codec import CodecLimits
-from hosfl_async.learning.settings import CutSettings, FirstOrderSettings, TaskSettings, ZerothOrderSettings
+from hosfl_async.learning.settings import CutSettings, FirstOrderSettings, TaskSettings, UpdateSettings, ZerothOrderSettings
 from hosfl_async.live.settings import LiveSettings
 from hosfl_async.scenario.methods import Method
 from hosfl_async.simulation.faults import Fault
@@ -126,6 +126,7 @@ class Scenario:
     server: SplitServerSettings = field(default_factory=SplitServerSettings)
     aggregator: AggregatorSettings = field(default_factory=AggregatorSettings)
     zeroth_order: ZerothOrderSettings = field(default_factory=ZerothOrderSettings)
+    update: UpdateSettings = field(default_factory=UpdateSettings)
     first_order: FirstOrderSettings = field(default_factory=FirstOrderSettings)
     cut: CutSettings = field(default_factory=CutSettings)
     fleet: Annotated[tuple[FleetGroup, ...], MinLen(1)]
@@ -172,7 +173,7 @@ class Scenario:
     def frozen_control(self) -> Scenario:
         """The same run with clients that never move: what the split server reaches alone. Every report shows it beside the accuracy."""
         shared = replace(self.shared, probes=0, estimator="dual_projection")
-        return replace(self, method="frozen_client", shared=shared).agree()
+        return replace(self, method="frozen_client", shared=shared, update=replace(self.update, rule="sgd")).agree()
 
 
 def _shared_keys(settings: type) -> tuple[str, ...]:

@@ -120,6 +120,7 @@ def reference_of(scenario: Scenario) -> Reference:
         location=scenario.aggregator.location,
         trim_share=scenario.aggregator.trim_share,
         cut=scenario.cut,
+        update=scenario.update,
     )
 
 
@@ -173,6 +174,10 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ["method=sfl_first_order", "network.loss=0.1"],
         ["client.dual_reuse=3", "network.loss=0.1"],
         ["server.steps_per_activation=3"],
+        ['update.rule="momentum"', "aggregator.learning_rate=0.05", "network.loss=0.1"],
+        ['update.rule="adamw"', "aggregator.learning_rate=0.02", "update.weight_decay=0.1", "aggregator.snapshot_behind_versions=1"],
+        ['update.rule="adamw"', "aggregator.learning_rate=0.02", "method=sfl_first_order", 'aggregator.divide_by="weights"'],
+        ['update.rule="momentum"', 'shared.directions="per_version"', "aggregator.learning_rate=0.05"],
         ["server.micro_batch_max=4", "server.micro_batch_wait_s=0.2", 'server.staleness.rule="polynomial"'],
         ["server.micro_batch_max=3", "compute.backward_s=0.1", 'client.dual_policy="fresh"', "server.steps_per_activation=2"],
         ["fleet[0].dropout.mean_time_between_s=10", 'fleet[0].dropout.kind="crash"', "fleet[0].dropout.mean_absence_s=5"],
@@ -193,6 +198,10 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "first order",
         "dual used again",
         "server steps",
+        "momentum",
+        "adamw, snapshots",
+        "adamw, first order",
+        "momentum, shared",
         "micro-batches",
         "micro-batches, fresh",
         "crashes",

@@ -272,6 +272,26 @@ MUTANTS = (
         tests=("learning/test_zeroth_order.py",),
     ),
     Mutant(
+        name="digest_without_the_moments",
+        why="Two machines whose moments differ will part at the next entry; their digests must differ at once.",
+        file="learning/version_store.py",
+        old="parameter_digest(held.state)",
+        new="parameter_digest(held.theta)",
+        tests=("learning/test_update_rule.py",),
+    ),
+    Mutant(
+        name="moments_counted_from_the_snapshot",
+        why="Corrections follow from the version, or a replay from a snapshot parts from one from the start.",
+        file="learning/update_rule.py",
+        old="        for entry in entries:\n            self._step.fill(0)\n",
+        new="        first = None\n"
+        "        for entry in entries:\n"
+        "            first = first or entry.version - 1\n"
+        "            entry = type(entry)(entry.version - first, entry.terms, entry.chain)\n"
+        "            self._step.fill(0)\n",
+        tests=("learning/test_update_rule.py",),
+    ),
+    Mutant(
         name="replaced_timer_fires",
         why="Setting a timer replaces the timer of that name; the old one must not fire any more.",
         file="simulation/host.py",
