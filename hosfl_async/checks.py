@@ -56,12 +56,54 @@ def agent_problems(agents: Iterable[Aggregator | SplitServer | EdgeClient]) -> l
     return problems
 
 
+def count_problems(counts: Mapping[str, int], messages_under_way: int, jobs_under_way: int) -> list[str]:
+    """Every copy of a message and every job of a simulated run has exactly one fate; what is under way was counted one by one."""
+    problems = []
+    arrived = sum(counts[fate] for fate in ("delivered", "lost", "missed", "refused"))
+    if counts["sent"] + counts["duplicated"] != arrived + messages_under_way:
+        problems.append(f"messages are not conserved: {messages_under_way} under way, {dict(counts)}")
+    if counts["jobs_started"] != sum(counts[fate] for fate in ("jobs_done", "jobs_failed", "jobs_lost")) + jobs_under_way:
+        problems.append(f"jobs are not conserved: {jobs_under_way} under way, {dict(counts)}")
+    return problems
+
+
+def contribution_problems(counts: Mapping[str, int], waiting: int, lost_max: int, steps_in_log: int) -> list[str]:
+    """Contributions over all lives of the aggregator: each is sorted into one count, waits in the buffer, or was lost with it in a crash.
+
+    ``lost_max``: crashes times what the buffer may hold.
+    """
+    sorted_out = sum(counts[kind] for kind in CONTRIBUTIONS)
+    problems = []
+    if not 0 <= counts["received"] - sorted_out - waiting <= lost_max:
+        problems.append(f"contributions are not conserved: {waiting} waiting, at most {lost_max} lost in crashes, {dict(counts)}")
+    if counts["accepted"] != steps_in_log:
+        problems.append(f"{counts['accepted']} contributions were accepted, and {steps_in_log} are in the log")
+    return problems
+
+
+def digest_problems(followers: Mapping[str, tuple[int, bytes]], truth: Mapping[int, bytes]) -> list[str]:
+    """Everybody who stands at a version has the parameters that the log gives at that version.
+
+    ``followers``: name -> version and digest of its parameters. ``truth``: version -> digest of the log replayed by somebody else.
+    """
+    problems = []
+    for name, (version, digest) in followers.items():
+        if version not in truth:
+            problems.append(f"{name} stands at version {version}, which is not in the log")
+        elif digest != truth[version]:
+            problems.append(f"{name} has other parameters at version {version} than the log")
+    return problems
+
+
 def progress_problems(ended: str, finished_at_s: float | None, last_fault_s: float) -> list[str]:
     """After its last fault a system makes progress: the run ends because everybody is finished, never because nothing can happen."""
     if ended == "finished" and finished_at_s is not None:
         return []
     return [f"no progress: the run is {ended} and not finished, although the last fault was over at {last_fault_s:g} s"]
 
+
+CONTRIBUTIONS = ("accepted", "duplicate", "stale", "fenced", "superseded", "malformed", "late", "impostor")
+"""What an aggregator counts a contribution as, once it is sorted."""
 
 _Reading = Callable[[Mapping[str, Any]], Any]
 _READINGS: dict[str, tuple[str, _Reading]] = {

@@ -120,6 +120,11 @@ class Aggregator:
         return self._accepted_before + self.counts["accepted"]
 
     @property
+    def waiting(self) -> int:
+        """Contributions in the buffer."""
+        return len(self._buffer)
+
+    @property
     def over(self) -> bool:
         """The run has all its client steps."""
         return self.steps_in_log >= self._settings.client_steps

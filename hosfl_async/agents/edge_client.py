@@ -76,6 +76,10 @@ from hosfl_async.messages import (
 )
 
 
+PATIENCE_DOUBLINGS_MAX = 10
+"""Times that a client which gives up one step after the other waits twice as long for the next."""
+
+
 class Phase(Enum):
     JOINING = "joining"
     RESTING = "resting"
@@ -105,7 +109,7 @@ class EdgeClient:
     """Sans-IO state machine; see the module's text. Its learner holds the client half, the data shard and the anchor of a step."""
 
     __slots__ = (
-        "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_granted", "_incarnation",
+        "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_given_up", "_granted", "_incarnation",
         "_introduced", "_kept_dual", "_now", "_number", "_phase", "_probed", "_reuses_left",
         "_settings", "_smashed", "_step", "_step_began", "_unanswered", "_wishing",
         "broken", "counts", "name",
@@ -135,6 +139,8 @@ class EdgeClient:
         self._unanswered: dict[StepId, Contributed] = {}
         self._busy = False
         self._asking = False
+        self._given_up = 0
+        """Steps in a row whose dual never came."""
         self._granted = 0
         """Number of the step that may begin, under a limit of steps in flight."""
         self._wishing = False
@@ -303,12 +309,15 @@ class EdgeClient:
             self._abandon()
         else:
             self._answered("dual")
+            self._given_up = 0
             self._dual = message.dual
             self._keep_dual(message.dual)
             self._effects.append(Record("dual", {"wait_s": self._now - self._step_began}, str(self._step)))
             self._project()
 
     def _on_dual_refused(self, message: DualRefused) -> None:
+        if message.reason == "finished":
+            self._follower.hear(0, True)  # whatever step it is about: one abandoned long ago is over, too
         if self._phase is not Phase.AWAITING_DUAL or message.step != self._step or self._dual is not None:
             return
         self._count(f"duals_refused_{message.reason}")
@@ -316,7 +325,6 @@ class EdgeClient:
         if message.reason == "malformed" or (message.reason == "forgotten" and not fresh_again):
             self._abandon()
         elif message.reason == "finished":
-            self._follower.hear(0, True)
             self._abandon("cut_off")
         # busy, or a fresh request that overtook its data: the timer repeats both
 
@@ -489,7 +497,10 @@ class EdgeClient:
             self._repeat_smashed()
 
     def _repeat_smashed(self) -> None:
-        if self._attempts.get("dual", 0) > self._settings.retry.attempts_max:
+        """Give up after ``attempts_max`` repetitions; after twice as many when the step before was given up, too: the way to the server
+        and back may take longer than they all."""
+        if self._attempts.get("dual", 0) > self._settings.retry.attempts_max * 2 ** min(self._given_up, PATIENCE_DOUBLINGS_MAX):
+            self._given_up += 1
             self._abandon()
         else:
             self._count("retried")

@@ -80,7 +80,8 @@ class RetrySettings:
     max_s: Annotated[float, Gt(0)] = 60.0
     """Upper bound of the growing pause."""
     attempts_max: Annotated[int, Ge(1)] = 8
-    """Repetitions of one step's smashed data before the step is abandoned (and counted)."""
+    """Repetitions of one step's smashed data before the step is abandoned (and counted). Doubles with every step abandoned in a row, so
+    that a way longer than all these pauses stops no client for good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from hosfl_async.assembly.building import INBOXES, Parts
 from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.summing import summarise
+from hosfl_async.assembly.trial import LOOK_EVERY, Trial
 from hosfl_async.checks import progress_problems
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
 from hosfl_async.report import Recorder, Summary, write_summary
 from hosfl_async.scenario import Scenario
 from hosfl_async.simulation.host import Simulation
 from hosfl_async.simulation.outcome import SimulationOutcome
-from hosfl_async.trace import TraceWriter
 
 
 def build_simulation(
@@ -26,10 +27,13 @@ def build_simulation(
     parts: Parts,
     recorder: Recorder,
     files: OpenFolder | None = None,
-    trace: TraceWriter | None = None,
+    *,
+    trial: Trial | None = None,
     **options: Any,
 ) -> Simulation:
-    """All agents of the scenario in a simulation that has not run yet; ``options`` are those of ``Simulation``."""
+    """All agents of the scenario in a simulation that has not run yet; ``options`` are those of ``Simulation``. ``trial`` watches it."""
+    if trial is not None:
+        options |= _watched_by(trial, options.get("on_progress"), lambda: simulation)
     simulation = Simulation(
         seed=scenario.seed,
         compute=scenario.compute,
@@ -38,17 +42,28 @@ def build_simulation(
         outages=scenario.outages,
         faults=scenario.fault,
         settings=scenario.simulation,
-        trace=trace or (files.trace if files else None),
+        trace=trial.journal if trial else files.trace if files else None,
         on_record=recorder.note,
         **options,
     )
     recorder.meter = simulation.bytes_sent
-    store = files.store if files else None
+    store = trial.store if trial else files.store if files else None
     simulation.add(AGGREGATOR, make_agent=parts.aggregator, make_learner=parts.aggregator_learner, inbox=INBOXES["aggregator"], store=store)
     simulation.add(SPLIT_SERVER, make_agent=parts.server, make_learner=parts.server_learner, inbox=INBOXES["server"])
     for name, group in scenario.devices():
         simulation.add(name, make_agent=parts.client, make_learner=parts.client_learner, inbox=INBOXES["client"], group=group)
     return simulation
+
+
+def _watched_by(trial: Trial, told: Callable[[float, int], None] | None, simulation: Callable[[], Simulation]) -> dict[str, Any]:
+    """Options by which a trial looks at the simulation, and ``told`` still hears of the progress."""
+
+    def look(now_s: float, events: int) -> None:
+        trial.look(simulation())
+        if told is not None:
+            told(now_s, events)
+
+    return {"validate": True, "on_progress": look, "progress_every_events": LOOK_EVERY}
 
 
 def simulate(
@@ -59,10 +74,12 @@ def simulate(
     watch: Watch | None = None,
     validate: bool = False,
     traced: bool = True,
+    check: bool = False,
 ) -> Summary:
     """Run ``scenario`` in virtual time, and its frozen-client control beside it; with ``folder``, leave a run folder there.
 
-    ``traced``: whether the folder has a journal, which is most of its size.
+    ``traced``: whether the folder has a journal, which is most of its size. ``check``: hold the run to every invariant, see ``trial``; what
+    is broken stands in the summary among what is unmet.
 
     Raises ``SettingsError`` for a folder that cannot be used, ``AgentError`` if an agent breaks its own rules.
     """
@@ -71,11 +88,14 @@ def simulate(
         files = stack.enter_context(open_folder(folder, scenario, durable=False, traced=traced)) if folder else None
         recorder = Recorder(files.metrics if files else None)
         watcher = Watcher(scenario.name, recorder, scenario.aggregator.client_steps, folder, watch)
+        parts = Parts(scenario, shared=not check)
+        trial = Trial(scenario, parts, store=files.store if files else None, trace=files.trace if files else None) if check else None
         simulation = build_simulation(
             scenario,
-            Parts(scenario),
+            parts,
             recorder,
             files,
+            trial=trial,
             on_progress=lambda now_s, events: watcher.look(),
             progress_every_events=2000,
             validate=validate,
@@ -83,8 +103,8 @@ def simulate(
         outcome = simulation.run()
         watcher.look()
         summary = summary_of(scenario, simulation, outcome, recorder, watcher.wall_s, frozen)
-    stuck = progress_problems(outcome.ended, outcome.finished_at_s, outcome.last_fault_s)
-    summary = msgspec.structs.replace(summary, unmet=(*summary.unmet, *stuck))
+        broken = trial.at_the_end(simulation, outcome) if trial else progress_problems(outcome.ended, outcome.finished_at_s, outcome.last_fault_s)
+    summary = msgspec.structs.replace(summary, unmet=(*summary.unmet, *broken))
     if folder:
         write_summary(summary, folder / SUMMARY)
     return summary

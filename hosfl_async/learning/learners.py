@@ -61,6 +61,10 @@ class _Follower:
         """Version of the client half that this learner stands at."""
         return self._held.number
 
+    def digest(self) -> bytes:
+        """Digest of the client half as it stands here."""
+        return self._store.digest(self._held)
+
     def run(self, job: Any) -> Any:
         """Compute one job; see ``hosfl_async.jobs`` for what each one gives. Raises ``LearnerError``, having changed nothing."""
         match job:

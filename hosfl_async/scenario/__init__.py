@@ -6,7 +6,7 @@ cannot stand together; ``problems`` says of every mistake where it is and how to
 TOML.
 """
 
-from hosfl_async.scenario.loading import find_problems, load_scenario
+from hosfl_async.scenario.loading import find_problems, load_scenario, scenario_of_tables
 from hosfl_async.scenario.schema import Expectations, Scenario, SharedSettings, schema
 from hosfl_async.scenario.sweeping import SweepPoint, sweep_points
 from hosfl_async.scenario.writing import scenario_digest, to_toml
@@ -19,6 +19,7 @@ __all__ = [
     "find_problems",
     "load_scenario",
     "scenario_digest",
+    "scenario_of_tables",
     "schema",
     "sweep_points",
     "to_toml",

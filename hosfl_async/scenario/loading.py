@@ -48,6 +48,15 @@ def find_problems(path: str | FilePath, overrides: Sequence[str] = (), seed: int
     return tuple(_load(path, overrides, seed)[1])
 
 
+def scenario_of_tables(tables: Tables, shown: str = "tables") -> Scenario:
+    """As ``load_scenario``, from tables as a TOML parser gives them. They are changed. Raises ``SettingsError``."""
+    scenario, problems = _resolve(tables, Source(shown, {}))
+    if problems:
+        raise problems[0]
+    assert scenario is not None
+    return scenario
+
+
 def _load(path: str | FilePath, overrides: Sequence[str], seed: int | None) -> tuple[Scenario | None, list[SettingsError]]:
     try:
         tables, _, source = read_tables(path)
@@ -55,6 +64,10 @@ def _load(path: str | FilePath, overrides: Sequence[str], seed: int | None) -> t
             source.overridden.add(_override(tables, override))
     except SettingsError as problem:
         return None, [problem]
+    return _resolve(tables, source)
+
+
+def _resolve(tables: Tables, source: Source) -> tuple[Scenario | None, list[SettingsError]]:
     problems = [*count_shares(tables, source), *_fix_by_method(tables, source), *_misplaced(tables, source)]
     if odd := [*_odd_values(tables, (), source)]:
         return None, problems + odd

@@ -118,6 +118,8 @@ class Absences:
         node.away = node.departed = True
         for entry in self._pending(node):
             self._timeline.cancel(entry)
+        if node.job or any(not isinstance(detail, str) for _, _, detail in node.suspended or ()):
+            self._counts["jobs_lost"] += 1
         node.timers = node.job = node.suspended = None
         self._counts["departed"] += 1
         if node.agent is not None and self._peer_gone_after_s:
@@ -140,13 +142,14 @@ class Absences:
         pending = self._pending(node)
         for entry in pending:
             self._timeline.cancel(entry)
-        node.timers = node.job = None
+        interrupted, node.timers, node.job = node.job, None, None
         if outage.kind == "pause":
             self._counts["pauses"] += 1
             self._journal.note(now_s, node.name, "paused")
             node.suspended = [(entry[0] - now_s, entry[2], entry[4]) for entry in pending]
         else:
             self._counts["crashes"] += 1
+            self._counts["jobs_lost"] += interrupted is not None
             self._journal.note(now_s, node.name, "crashed")
             self._forget(node)
         self._timeline.schedule(now_s + outage.absence_s, self._come_back, node, None)

@@ -9,6 +9,7 @@ partition     nothing passes between these agents and the others, in both direct
 clog          their links are slower and longer
 broker_crash  every link is down; what was under way when it began is lost
 slow_disk     what they persist takes time, and what they send after it waits
+clock_skew    their clocks run fast or slow, after a leap ahead (see ``clocks``)
 byzantine     these clients lie in what they contribute (:class:`Liars`); everything else they do is honest
 ============  =======================================================================================================================
 
@@ -27,12 +28,13 @@ from annotated_types import Ge, Gt, Le, MaxLen
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.messages import CLIENTS, ProjectedGradients
+from hosfl_async.simulation.clocks import Clocks
 from hosfl_async.simulation.draws import exponential, stream_key, uniform
 
 STRIKES_MAX = 100_000
 """Strikes of one fault; a plan with more is refused."""
 
-FaultKind = Literal["crash", "pause", "partition", "clog", "broker_crash", "slow_disk", "byzantine"]
+FaultKind = Literal["crash", "pause", "partition", "clog", "broker_crash", "slow_disk", "clock_skew", "byzantine"]
 Lie = Literal["huge", "sign_flip", "random", "nan", "replayed", "silent"]
 
 
@@ -43,7 +45,7 @@ class Fault:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     kind: FaultKind
-    """crash, pause, partition, clog, broker_crash, slow_disk or byzantine: see docs/fleets.md."""
+    """crash, pause, partition, clog, broker_crash, slow_disk, clock_skew or byzantine: see docs/fleets.md."""
     agents: Annotated[tuple[str, ...], MaxLen(10_000)] = (CLIENTS,)
     """Whom it strikes, by name; ``clients`` means all of them. A broker crash strikes everybody."""
     share: Annotated[float, Gt(0), Le(1)] = 1.0
@@ -64,6 +66,10 @@ class Fault:
     """How many times longer a clogged link's latency is."""
     persist_s: Annotated[float, Gt(0)] = 0.1
     """What a slow disk needs for a record."""
+    clock_rate: Annotated[float, Ge(0.01), Le(100)] = 1.0
+    """How fast a skewed clock runs: at 2, its timers take half the time."""
+    clock_ahead_s: Annotated[float, Ge(0)] = 0.0
+    """How far a skewed clock leaps ahead when it strikes, and stays ahead. No clock leaps back."""
     lie: Lie = "huge"
     """huge: times ``magnitude``. sign_flip: times -1. random: uniform within +-``magnitude``. nan: no numbers. replayed: an earlier
     contribution again. silent: nothing."""
@@ -152,17 +158,22 @@ class Liars:
 
 
 class Weather:
-    """What is wrong with the links just now."""
+    """What is wrong with the links, disks, clocks and clients just now.
 
-    __slots__ = ("_clogs", "_down", "_partitions", "disks", "liars")
+    ``clog_factor_max``: see ``SimulationSettings``; each message that meets it is counted in ``counts``, as ``clogs_capped``.
+    """
 
-    def __init__(self, seed: int) -> None:
+    __slots__ = ("_clog_factor_max", "_clogs", "_counts", "_down", "_partitions", "clocks", "disks", "liars")
+
+    def __init__(self, seed: int, clog_factor_max: float, counts: dict[str, int]) -> None:
+        self._clog_factor_max, self._counts = clog_factor_max, counts
         self._clogs: list[Strike] = []
         self._partitions: list[Strike] = []
         self._down = 0
         self.disks: dict[str, float] = {}
         """Agents with a slow disk -> seconds for a record."""
         self.liars = Liars(seed)
+        self.clocks = Clocks()
 
     @property
     def fair(self) -> bool:
@@ -179,6 +190,8 @@ class Weather:
                 self._down += 1
             case "slow_disk":
                 self.disks.update(dict.fromkeys(strike.members, strike.fault.persist_s))
+            case "clock_skew":
+                self.clocks.begin(strike)
             case "byzantine":
                 self.liars.begin(strike)
 
@@ -193,6 +206,8 @@ class Weather:
             case "slow_disk":
                 for name in strike.members:
                     self.disks.pop(name, None)
+            case "clock_skew":
+                self.clocks.end(strike)
             case "byzantine":
                 self.liars.end(strike)
 
@@ -201,13 +216,15 @@ class Weather:
         return self._down > 0 or any(_divides(strike, sender, recipient) for strike in self._partitions)
 
     def clogs(self, sender: str, recipient: str) -> tuple[float, float]:
-        """By how much a message sent now is slower, and its way longer: the factors of all clogs at either end, multiplied."""
+        """By how much a message sent now is slower, and its way longer: the factors of all clogs at either end, multiplied and bounded."""
         slower = farther = 1.0
         for strike in self._clogs:
             if sender in strike.members or recipient in strike.members:
                 slower *= strike.fault.bandwidth_factor
                 farther *= strike.fault.latency_factor
-        return slower, farther
+        if max(slower, farther) > self._clog_factor_max:
+            self._counts["clogs_capped"] += 1
+        return min(slower, self._clog_factor_max), min(farther, self._clog_factor_max)
 
 
 def _divides(strike: Strike, sender: str, recipient: str) -> bool:

@@ -89,7 +89,7 @@ class Simulation:
         self._devices = Devices(compute, seed, forward_flops)
         network = network or NetworkSettings()
         self._network = Network(network, seed)
-        self._weather = Weather(seed)
+        self._weather = Weather(seed, self._settings.clog_factor_max, self._counts)
         self._traffic = Traffic(
             self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed, self._weather, compute.aggregator_message_s
         )
@@ -140,6 +140,12 @@ class Simulation:
         """What this agent has persisted so far, oldest first."""
         store = self._nodes[name].store
         return tuple(store.records()) if store is not None else ()
+
+    def under_way(self) -> tuple[int, int]:
+        """Copies of messages, and jobs, that have begun and are not over just now; counted one by one."""
+        suspended = (detail for node in self._nodes.values() for _, _, detail in node.suspended or ())
+        jobs = sum(node.job is not None for node in self._nodes.values()) + sum(not isinstance(detail, str) for detail in suspended)
+        return self._traffic.under_way(), jobs
 
     def bytes_sent(self) -> dict[str, int]:
         """Bytes sent until now by kind of payload, see ``codec.bytes_by_kind``."""
@@ -216,6 +222,7 @@ class Simulation:
     def _plan_outages(self) -> None:
         outages, self._outages = self._outages, ()
         for outage in outages:
+            self._last_fault_s = max(self._last_fault_s, outage.at_s + outage.absence_s)
             self._absences.plan(self._called(outage.agent, "outages"), outage)
 
     def _called(self, name: str, key: str) -> Node:
@@ -301,7 +308,7 @@ class Simulation:
         assert agent is not None
         self.events += 1
         try:
-            effects = agent.handle(event, self._timeline.now_s)
+            effects = agent.handle(event, self._shown_s(node))
         except Exception as error:
             raise self._story(node, f"in {event!r}", error) from error
         try:
@@ -313,6 +320,11 @@ class Simulation:
             raise self._story(node, f"after {event!r}", error) from error
         if agent.finished != node.finished:
             self._note_finished(node)
+
+    def _shown_s(self, node: Node) -> float:
+        """What the agent's own clock shows."""
+        clocks, now_s = self._weather.clocks, self._timeline.now_s
+        return clocks.shows_s(node.name, now_s) if clocks else now_s
 
     def _note_finished(self, node: Node) -> None:
         """Its agent became finished, or is not any more."""
@@ -338,7 +350,8 @@ class Simulation:
         if effect.delay_s is not None:
             if not 0 <= effect.delay_s < inf:
                 raise AgentError(f"{node.name} sets timer {effect.name!r} to {effect.delay_s} s")
-            timers[effect.name] = self._timeline.schedule(self._timeline.now_s + effect.delay_s, self._fire, node, effect.name)
+            delay_s = self._weather.clocks.really_s(node.name, effect.delay_s) if self._weather.clocks else effect.delay_s
+            timers[effect.name] = self._timeline.schedule(self._timeline.now_s + delay_s, self._fire, node, effect.name)
 
     def _fire(self, node: Node, name: str) -> None:
         assert node.timers is not None

@@ -24,17 +24,20 @@ COUNTS = (
     "jobs_started",
     "jobs_done",
     "jobs_failed",
+    "jobs_lost",
     "persisted",
     "pauses",
     "crashes",
     "departed",
     "cut",
     "silenced",
+    "clogs_capped",
     "strikes",
     "peers_gone",
 )
 """``sent`` counts copies: a message to a group once per recipient. ``missed``: arrived at an agent that was away. ``refused``: by the
 codec. ``cut``: lost to a partition or to the broker's crash; they are among the lost. ``silenced``: never sent, by a byzantine client.
+``jobs_lost``: under way on a device that crashed or left. ``clogs_capped``: sent while clogs together met ``clog_factor_max``.
 Always sent + duplicated = delivered + lost + missed + refused + in_flight."""
 
 
@@ -51,7 +54,8 @@ class SimulationOutcome:
     finished_at_s: float | None
     """When the aggregator was first finished: stragglers still busy then do not prolong it."""
     last_fault_s: float
-    """When the last strike of the fault plan was over, or would have been; 0 without faults. Byzantine clients to the end do not count."""
+    """When the last planned outage or strike of the fault plan was over, or would have been; 0 without any. Byzantine clients to the end
+    do not count, nor do habits and dropouts, which go on."""
     messages: dict[str, int]
     """Sent copies by kind of message."""
     bytes: dict[str, int]

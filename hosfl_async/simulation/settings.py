@@ -218,5 +218,7 @@ class SimulationSettings:
     """Events handled before the run is broken off."""
     modelled_time_max_s: Annotated[float, Gt(0)] = 1e7
     """Modelled time at which the run is broken off."""
+    clog_factor_max: Annotated[float, Ge(1), Le(1e9)] = 1000.0
+    """Clogs that strike together multiply; no link is slower or longer by more than this, and every message that meets it is counted."""
     story_events_kept: Annotated[int, Ge(0), Le(1_000_000)] = 5000
     """Latest events of the run, kept in memory to tell an agent's story when it fails. 0: none."""

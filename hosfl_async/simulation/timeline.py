@@ -50,6 +50,10 @@ class Timeline:
         self._cancelled.update(entry[1] for entry in gone)
         return len(gone)
 
+    def count(self, *acts: Act) -> int:
+        """How many entries still to come would do one of ``acts``. Costs a pass over the whole heap."""
+        return sum(entry[2] in acts and entry[1] not in self._cancelled for entry in self._heap)
+
     def take(self, until_s: float) -> Entry | None:
         """The next entry if it is not later than ``until_s``; time moves to it."""
         heap, cancelled = self._heap, self._cancelled

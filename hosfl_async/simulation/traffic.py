@@ -76,6 +76,10 @@ class Traffic:
         for arrival_s in arrivals_s:
             self._timeline.schedule(arrival_s, self._deliver, recipient, (sender.name, payload, kind, step))
 
+    def under_way(self) -> int:
+        """Copies of messages that have left and have not been handed over yet."""
+        return self._timeline.count(self._deliver, self._hand_over)
+
     def lose_all(self) -> None:
         """The broker is gone, and with it what was under way."""
         self._lose(self._timeline.withdraw(self._deliver))
