@@ -54,6 +54,7 @@ from hosfl_async.messages import (
     CUT_DTYPES,
     SPLIT_SERVER,
     Accepted,
+    Checkpoint,
     ClientGradient,
     Contributed,
     DigestDiffers,
@@ -163,6 +164,11 @@ class EdgeClient:
     def _probes(self) -> int:
         """Perturbed forwards of a step: none for a frozen client, nor for one that back-propagates."""
         return self._settings.probes if self._settings.estimator == "dual_projection" else 0
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The latest digest of its own client half."""
+        return self._follower.checkpoint
 
     @property
     def finished(self) -> bool:

@@ -55,6 +55,7 @@ from hosfl_async.jobs import (
 from hosfl_async.messages import (
     AGGREGATOR,
     SPLIT_SERVER,
+    Checkpoint,
     DigestDiffers,
     DualRefused,
     DualRequest,
@@ -119,6 +120,11 @@ class SplitServer:
             DigestDiffers: self._on_digest_differs,
             HeadAnnounced: self._on_head_announced,
         }
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The latest digest of its own client half."""
+        return self._follower.checkpoint
 
     @property
     def finished(self) -> bool:

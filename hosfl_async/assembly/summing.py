@@ -50,11 +50,18 @@ def counts_of(agents: AgentCounts, dropped: int) -> dict[str, int]:
 
 
 def digests_agree(aggregator: Aggregator, agents: Iterable[SplitServer | EdgeClient | None]) -> bool:
-    """The run is over, no digest ever differed, and everyone who is still there has confirmed the final one."""
+    """The run is over, no digest ever differed, and everyone who is still there and finished has the final one."""
     there = [agent for agent in agents if agent is not None]
     if aggregator.final_digest is None or aggregator.counts["digests_differ"] or agent_problems(there):
         return False
-    return all(agent.name in aggregator.confirmed for agent in there if agent.finished)
+    return all(has_confirmed(aggregator, agent) for agent in there if agent.finished)
+
+
+def has_confirmed(aggregator: Aggregator, agent: SplitServer | EdgeClient) -> bool:
+    """Its digest at the final head was compared and is equal. An aggregator that crashed afterwards has forgotten who did; then the
+    agent's own digest is looked at."""
+    own, final = agent.checkpoint, aggregator.final_digest
+    return agent.name in aggregator.confirmed or (own is not None and own.version == aggregator.log.head and own.digest == final)
 
 
 def summarise(
@@ -94,7 +101,7 @@ def summarise(
         staleness=recorder.staleness_summary(),
         counts=counts_of(agent_counts, dropped),
         clients=scenario.clients,
-        clients_confirmed=sum(client is not None and client.name in aggregator.confirmed for client in clients),
+        clients_confirmed=sum(client is not None and has_confirmed(aggregator, client) for client in clients),
         digest=digest.hex() if digest else None,
         digests_agree=digests_agree(aggregator, [server, *clients]),
         energy_joules=energy_joules,
