@@ -7,11 +7,15 @@ and ``learning/reference.py``, the oracle. Nothing else in the package multiplie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum, isfinite
+from math import fsum
 from struct import pack, unpack
 
+FLOAT32_MAX = 3.4028234663852886e38
 
-def coefficients(projected_gradients: Sequence[float], *, learning_rate: float, weight: float, contributions: float) -> bytes:
+
+def coefficients(
+    projected_gradients: Sequence[float], *, learning_rate: float, weight: float, contributions: float, bound: float = FLOAT32_MAX
+) -> bytes:
     """Scale the P projected gradients of one step to the coefficients of its log term.
 
     ``c_p = learning_rate * weight * v_p / (contributions * P)``, evaluated in float64 from left to right, rounded once to
@@ -20,26 +24,28 @@ def coefficients(projected_gradients: Sequence[float], *, learning_rate: float, 
     HO-SFL (arXiv:2603.14773, section 3) averages over K clients and P probes; FedBuff (arXiv:2106.06639) divides by the buffer
     size K and not by the sum of weights. ``contributions`` is that divisor.
 
-    Raises ``OverflowError`` if a coefficient does not fit a finite float32.
+    Raises ``OverflowError`` if a coefficient is not within +-``bound``, or does not fit a finite float32.
     """
     probes = len(projected_gradients)
     divisor = contributions * probes
     scaled = [learning_rate * weight * value / divisor for value in projected_gradients]
-    if not all(map(isfinite, scaled)):
-        raise OverflowError("a scaled coefficient is not finite")
+    if not all(-bound <= value <= bound for value in scaled):
+        raise OverflowError(f"a scaled coefficient is not within +-{bound:g}")
     return pack(f"<{probes}f", *scaled)
 
 
-def scaled_gradient(gradient: bytes, *, learning_rate: float, weight: float, contributions: float) -> bytes:
+def scaled_gradient(
+    gradient: bytes, *, learning_rate: float, weight: float, contributions: float, bound: float = FLOAT32_MAX
+) -> bytes:
     """Scale the dense gradient of one first-order step, little-endian float32 (d,), to the gradient of its log term.
 
     ``learning_rate * weight * g_i / contributions``, evaluated in float64 from left to right, rounded once to float32: the same rule
-    without the probes. Raises ``OverflowError`` if an element does not fit a finite float32.
+    without the probes. Raises ``OverflowError`` if an element is not within +-``bound``, or does not fit a finite float32.
     """
     size = len(gradient) // 4
     scaled = [learning_rate * weight * value / contributions for value in unpack(f"<{size}f", gradient)]
-    if not all(map(isfinite, scaled)):
-        raise OverflowError("an element of a scaled gradient is not finite")
+    if not all(-bound <= value <= bound for value in scaled):
+        raise OverflowError(f"an element of a scaled gradient is not within +-{bound:g}")
     return pack(f"<{size}f", *scaled)
 
 

@@ -155,6 +155,9 @@ class AggregatorSettings:
     """gradient: contributions are dense gradients; else scalars."""
     learning_rate: Annotated[float, Gt(0)] = 0.1
     """eta of the client half."""
+    coefficient_max: Annotated[float, Gt(0), Le(3.4e38)] = 1e6
+    """A contribution with a scaled coefficient (or element of a gradient) beyond this is malformed: a few of them could drive the client
+    half out of the range of float32, after which nobody makes a step any more."""
     buffer_contributions: Annotated[int, Ge(1)] = 5
     """K: contributions per log entry."""
     buffer_deadline_s: Annotated[float, Gt(0)] = 60.0

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from hosfl_async.agents.settings import AggregatorSettings
 from hosfl_async.messages import StepId, Term
-from hosfl_async.scaling import coefficients, combined, scaled_gradient
+from hosfl_async.scaling import FLOAT32_MAX, coefficients, combined, scaled_gradient
 
 
 class Contribution(Struct, frozen=True, gc=False):
@@ -44,10 +44,11 @@ class UpdateBuffer:
         return len(self._contributions) >= self._settings.buffer_contributions
 
     def add(self, contribution: Contribution) -> None:
-        """Raises ``OverflowError`` if the contribution could not be written as float32, ``ValueError`` if it is full or has the step."""
+        """Raises ``OverflowError`` if a coefficient would be beyond ``coefficient_max``, ``ValueError`` if it is full or has the step."""
         if self.full or contribution.step in self._contributions:
             raise ValueError(f"the buffer is full or holds {contribution.step} already")
-        self._scale(contribution, self._divisor([contribution]))  # the largest coefficients it can get: refuse now, not at commit
+        bound = self._settings.coefficient_max
+        self._scale(contribution, self._divisor([contribution]), bound)  # the largest coefficients it can get: refuse now, not at commit
         if self._shared:
             self._check_sum(contribution)
         self._contributions[contribution.step] = contribution
@@ -89,9 +90,10 @@ class UpdateBuffer:
             return sum(one.weight for one in contributions)
         return float(self._settings.buffer_contributions)
 
-    def _scale(self, contribution: Contribution, divisor: float) -> tuple[bytes, bytes]:
-        """Coefficients and gradient of the term; one of them is empty."""
+    def _scale(self, contribution: Contribution, divisor: float, bound: float = FLOAT32_MAX) -> tuple[bytes, bytes]:
+        """Coefficients and gradient of the term; one of them is empty. Raises ``OverflowError`` for one beyond ``bound``."""
         rate, weight = self._settings.learning_rate, contribution.weight
         if contribution.gradient:
-            return b"", scaled_gradient(contribution.gradient, learning_rate=rate, weight=weight, contributions=divisor)
-        return coefficients(contribution.projected_gradients, learning_rate=rate, weight=weight, contributions=divisor), b""
+            return b"", scaled_gradient(contribution.gradient, learning_rate=rate, weight=weight, contributions=divisor, bound=bound)
+        scalars = contribution.projected_gradients
+        return coefficients(scalars, learning_rate=rate, weight=weight, contributions=divisor, bound=bound), b""

@@ -196,7 +196,7 @@ def small_scenarios(draw: Any) -> Scenario:
         "cut": draw(_CUT),
         "compute": draw(_COMPUTE),
         "fleet": [{"count": count} for count in counts],
-        "simulation": {"events_max": 200_000, "modelled_time_max_s": 200_000.0},
+        "simulation": {"events_max": 50_000, "modelled_time_max_s": 200_000.0},
     }
     if "shared.estimator" not in entry.fixes or entry.fixes["shared.estimator"] != "gradient":
         _draw_directions(draw, tables)

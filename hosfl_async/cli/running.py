@@ -13,7 +13,13 @@ from hosfl_async.cli.options import AsJson, Control, File, Out, Overrides, Seed
 
 @app.command()
 def simulate(
-    file: File, seed: Seed = None, set_: Overrides = None, out: Out = None, as_json: AsJson = False, control: Control = True
+    file: File,
+    seed: Seed = None,
+    set_: Overrides = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    control: Control = True,
+    check: Annotated[bool, typer.Option("--check", help="Hold the run to every invariant while it goes on; slower.")] = False,
 ) -> None:
     """Run a scenario in virtual time: every agent in one thread, the same seed gives the same bytes."""
     from hosfl_async import assembly
@@ -21,7 +27,8 @@ def simulate(
 
     scenario = load_scenario(file, set_ or (), seed)
     with Progress() as progress:
-        summary = assembly.simulate(scenario, folder=out or assembly.free_folder(scenario), control=control, watch=progress.show)
+        folder = out or assembly.free_folder(scenario)
+        summary = assembly.simulate(scenario, folder=folder, control=control, watch=progress.show, check=check)
     tell(summary, as_json, progress.folder)
 
 

@@ -37,6 +37,10 @@ from hosfl_async.simulation.traffic import Traffic
 from hosfl_async.trace import TraceWriter, Value, steps_of
 
 
+UNFINISHED_TOLD = 8
+"""Agents named in the error of a run without end."""
+
+
 class Simulation:
     """A world of agents. ``add`` everyone, then ``run``; ``run`` may be called again to go on.
 
@@ -269,7 +273,10 @@ class Simulation:
         self._look_up_at = min(self.events + self._progress_every, self._settings.events_max)
 
     def _no_end(self, bound: str) -> AgentError:
-        return AgentError(f"seed {self.seed}: {self.events} events, {self.now_s:.6g} s and no end: simulation.{bound} is reached")
+        waiting = [name for name, node in self._nodes.items() if not node.finished]
+        who = ", ".join(waiting[:UNFINISHED_TOLD]) + (f" and {len(waiting) - UNFINISHED_TOLD} more" * (len(waiting) > UNFINISHED_TOLD))
+        over = f"the last fault was over at {self._last_fault_s:g} s; not finished: {who}"
+        return AgentError(f"seed {self.seed}: {self.events} events, {self.now_s:.6g} s and no end: simulation.{bound} is reached; {over}")
 
     def _outcome(self, ended: Ending) -> SimulationOutcome:
         return self._tally.outcome(

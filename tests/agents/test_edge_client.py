@@ -247,6 +247,31 @@ def test_smashed_data_are_repeated_byte_for_byte_and_given_up_after_attempts_max
     assert client.job == Forward(step(2), 0)
 
 
+def test_whoever_gives_up_one_step_after_the_other_waits_twice_as_long_for_the_next() -> None:
+    """A way to the server and back that takes longer than all repetitions must not stop a client for good."""
+    client = Client().joined()
+    for number in range(1, 5):
+        client.forward()
+        repeated = 0
+        while client.phase is Phase.AWAITING_DUAL:
+            client.feed(TimerFired("dual"))
+            repeated += len(client.sent(SmashedData))
+        assert repeated == RETRY.attempts_max * 2 ** (number - 1) and client.agent.counts["abandoned"] == number
+        client.probed()
+    client.forward().probed().dual(5).projected().accepted(5, 1, head=0).forward()
+    for _ in range(RETRY.attempts_max + 1):
+        client.feed(TimerFired("dual"))
+    assert client.agent.counts["abandoned"] == 5, "answered once, its patience is as at first"
+
+
+def test_a_step_given_up_long_ago_may_still_tell_that_the_run_is_over() -> None:
+    client = Client().joined().forward()
+    client.receive(SPLIT_SERVER, DualRefused(step(1), "forgotten"))
+    client.probed().forward()
+    client.receive(SPLIT_SERVER, DualRefused(step(1), "finished"))
+    assert client.agent.counts["cut_off"] == 1 and client.phase is Phase.RESTING
+
+
 def test_a_projection_that_fails_costs_the_step() -> None:
     client = Client().joined().forward().probed().dual()
     job, client.job = client.job, None

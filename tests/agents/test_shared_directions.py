@@ -99,7 +99,12 @@ def test_one_contribution_alone_is_scaled_as_ever() -> None:
 def test_what_was_taken_can_always_be_committed(arrived: list, location: Any) -> None:
     for divide_by in ("buffer_contributions", "weights"):
         settings = AggregatorSettings(
-            learning_rate=1.0, buffer_contributions=5, divide_by=divide_by, directions="per_version", location=location
+            learning_rate=1.0,
+            buffer_contributions=5,
+            divide_by=divide_by,
+            directions="per_version",
+            location=location,
+            coefficient_max=3.4e38,
         )
         buffer, taken = UpdateBuffer(settings), 0
         for number, (weight, value) in enumerate(arrived):

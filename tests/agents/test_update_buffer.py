@@ -56,7 +56,7 @@ def test_sums_over_many_weights_do_not_depend_on_the_order_either(arrived: list[
 @given(contributions(3, 5), st.floats(1e-6, 10.0), st.integers(5, 9))
 def test_coefficients_follow_the_stated_formula(divide_by: str, arrived: list[Contribution], eta: float, k: int) -> None:
     """c = eta * s * v / (K P) in float64, rounded once to float32; K is nominal, or the sum of the weights in the buffer."""
-    settings = AggregatorSettings(buffer_contributions=k, learning_rate=eta, divide_by=divide_by)
+    settings = AggregatorSettings(buffer_contributions=k, learning_rate=eta, divide_by=divide_by, coefficient_max=3.4e38)
     ordered = sorted(arrived, key=lambda contribution: (contribution.step.client, contribution.step.incarnation, contribution.step.number))
     total = np.float64(0.0)
     for contribution in ordered:
@@ -85,16 +85,32 @@ def test_a_frozen_clients_term_is_empty() -> None:
 @pytest.mark.parametrize("value", [1.1e39, -1e300, float("inf"), float("nan")])
 @both_divisors
 def test_what_does_not_fit_float32_is_refused_on_arrival_and_leaves_no_trace(divide_by: str, value: float) -> None:
-    buffer = UpdateBuffer(AggregatorSettings(learning_rate=1.0, buffer_contributions=1, divide_by=divide_by))
+    buffer = UpdateBuffer(AggregatorSettings(learning_rate=1.0, buffer_contributions=1, divide_by=divide_by, coefficient_max=3.4e38))
     with pytest.raises(OverflowError):
         buffer.add(Contribution(StepId("a", 1, 1), 0, (0.0, value, 1.0), 0, 1.0))
     assert len(buffer) == 0
 
 
+@both_divisors
+def test_no_coefficient_is_greater_than_the_settings_allow(divide_by: str) -> None:
+    settings = AggregatorSettings(learning_rate=0.5, buffer_contributions=1, divide_by=divide_by, coefficient_max=4.0)
+    buffer = UpdateBuffer(settings)
+    with pytest.raises(OverflowError):
+        buffer.add(Contribution(StepId("a", 1, 1), 0, (0.0, -16.1), 0, 1.0))
+    gradient = np.array([0.0, 8.1], "<f4").tobytes()
+    with pytest.raises(OverflowError):
+        buffer.add(Contribution(StepId("a", 1, 1), 0, (), 0, 1.0, gradient))
+    buffer.add(Contribution(StepId("a", 1, 1), 0, (0.0, -16.0), 0, 1.0))
+    (term,) = buffer.drain()[1]
+    assert np.frombuffer(term.coefficients, "<f4").tolist() == [0.0, -4.0]
+
+
 @given(st.lists(st.tuples(st.floats(5e-324, 1.0), st.floats(-3.4e38, 3.4e38)), min_size=1, max_size=5))
 def test_what_was_taken_can_always_be_committed(arrived: list) -> None:
     for divide_by in ("buffer_contributions", "weights"):
-        buffer = UpdateBuffer(AggregatorSettings(learning_rate=1.0, buffer_contributions=5, divide_by=divide_by))
+        buffer = UpdateBuffer(
+            AggregatorSettings(learning_rate=1.0, buffer_contributions=5, divide_by=divide_by, coefficient_max=3.4e38)
+        )
         taken = 0
         for number, (weight, value) in enumerate(arrived):
             try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from command import SCENARIOS, hosfl
 
 from hosfl_async.assembly import hunt as hunting
+from hosfl_async.assembly.hunt import HORIZON_MIN_S
 from hosfl_async.scenario import Scenario, load_scenario
 
 TINY = ("fleet[0].count=3", "fleet[1].count=1", "aggregator.buffer_contributions=2", "shared.probes=2", "aggregator.client_steps=12")
@@ -27,7 +28,8 @@ def test_what_breaks_is_made_small() -> None:
     found = hunting.hunt(load_scenario(SCENARIOS / "quickstart.toml", TINY), tries=3000, problems_of=problems_of)
     assert found.problems == ("planted",)
     [outage] = found.scenario.outages
-    assert (outage.agent, outage.kind, outage.at_s, outage.absence_s) == ("split_server", "crash", 0, 1)
+    assert (outage.agent, outage.kind, outage.at_s, outage.absence_s) == ("split_server", "crash", 0, HORIZON_MIN_S / 10)
+    assert found.scenario.fault == () and found.scenario.fleet == load_scenario(SCENARIOS / "quickstart.toml", TINY).fleet
     assert found.scenario.network.loss == 0.06
     assert found.scenario.network.duplication == found.scenario.network.reordering == 0
     assert found.scenario.seed == 0

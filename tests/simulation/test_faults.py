@@ -6,13 +6,16 @@ from math import isnan
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_agents import Scripted, add_client, add_service, answer, ask, at_start, met, world
 
 from hosfl_async.agent import Effect, Event, Persist, Received, Send, SetTimer, TimerFired
 from hosfl_async.checks import progress_problems
 from hosfl_async.messages import AGGREGATOR, ProjectedGradients, StepId
+from hosfl_async.simulation.clocks import Clocks
 from hosfl_async.simulation.faults import Fault, Liars, Strike, strikes
-from hosfl_async.simulation.settings import NetworkSettings
+from hosfl_async.simulation.settings import NetworkSettings, Outage, SimulationSettings
 
 CLIENTS = tuple(f"client-{number}" for number in range(10))
 
@@ -55,6 +58,60 @@ def test_a_clog_delays_and_loses_nothing() -> None:
     assert sorted(questions) == [*range(9)]
     assert outcome.counts["lost"] == 0
     assert outcome.modelled_time_s < heard(Fault(kind="clog", at_s=0.0, for_s=20.0, latency_factor=10.0))[2].modelled_time_s
+
+
+def test_clogs_that_strike_together_multiply_up_to_a_bound_and_meeting_it_is_counted() -> None:
+    clogs = [Fault(kind="clog", at_s=0.0, for_s=50.0, latency_factor=10.0) for _ in range(3)]
+    free = world(faults=clogs, network=NetworkSettings(latency_s=0.01, peer_gone_after_s=0.0))
+    bound = world(
+        faults=clogs, network=NetworkSettings(latency_s=0.01, peer_gone_after_s=0.0), settings=SimulationSettings(clog_factor_max=20.0)
+    )
+    arrivals = []
+    for simulation in (free, bound):
+        add_service(simulation)
+        add_client(simulation, "client-0", at_start(SetTimer("go", 1.0)))
+        add_client(simulation, "client-1", lambda agent, event, now: [Send(AGGREGATOR, ask(1))] if isinstance(event, TimerFired) else
+                   [SetTimer("go", 1.0)])  # fmt: skip
+        outcome = simulation.run()
+        arrivals.append(next(now for now, event in met(simulation, AGGREGATOR) if isinstance(event, Received)))
+        capped = outcome.counts["clogs_capped"]
+    assert arrivals == [pytest.approx(11.0), pytest.approx(1.2)]
+    assert capped == 1
+
+
+def test_a_skewed_clock_runs_at_its_own_pace_and_leaps_ahead_but_never_back() -> None:
+    fault = Fault(kind="clock_skew", agents=("client-0",), at_s=2.0, for_s=4.0, clock_rate=2.0, clock_ahead_s=100.0)
+    simulation = world(faults=[fault])
+
+    def tick(agent: Scripted, event: Event, now: float) -> list[Effect]:
+        return [SetTimer("tick", 1.0)] if len(agent.met) < 14 else []
+
+    for name in ("client-0", "client-1"):
+        add_client(simulation, name, tick)
+    outcome = simulation.run()
+    shown = [now for now, _ in met(simulation, "client-0")]
+    assert shown[:3] == [0.0, 1.0, 102.0], "the timer that ran when the clock leapt keeps its pace"
+    assert shown == sorted(shown)
+    assert shown[3:] == [103.0 + number for number in range(len(shown) - 3)], "a second of its own for each tick"
+    assert [now for now, _ in met(simulation, "client-1")] == [float(number) for number in range(14)], "nobody else's clock is touched"
+    assert outcome.last_fault_s == 6.0 and outcome.modelled_time_s == 13.0
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 50.0), st.floats(0.1, 50.0), st.floats(0.01, 100.0), st.floats(0.0, 1e6)), max_size=5))
+def test_no_clock_ever_runs_backwards_and_all_are_right_in_pace_when_the_faults_are_over(skews: list) -> None:
+    clocks, moments = Clocks(), []
+    for at_s, for_s, rate, ahead_s in skews:
+        fault = Fault(kind="clock_skew", at_s=at_s, for_s=for_s, clock_rate=rate, clock_ahead_s=ahead_s)
+        strike = Strike(fault, frozenset({"client-0"}), at_s, at_s + for_s)
+        moments += [(at_s, 0, len(moments), clocks.begin, strike), (at_s + for_s, 1, len(moments), clocks.end, strike)]
+    latest = 0.0
+    for now_s, _, _, act, strike in sorted(moments, key=lambda moment: moment[:3]):
+        assert clocks.shows_s("client-0", now_s) >= latest
+        act(strike)
+        latest = clocks.shows_s("client-0", now_s)
+    assert clocks.really_s("client-0", 3.0) == 3.0
+    assert clocks.shows_s("client-0", 110.0) - clocks.shows_s("client-0", 100.0) == pytest.approx(10.0, abs=1e-6)
+    assert clocks.shows_s("client-1", 7.0) == 7.0
 
 
 def test_a_slow_disk_holds_back_what_is_sent_after_a_record() -> None:
@@ -119,3 +176,10 @@ def test_a_system_that_came_to_rest_before_its_end_made_no_progress() -> None:
     for ended, finished_at_s in (("quiescent", None), ("finished", None)):
         [told] = progress_problems(ended, finished_at_s, 3.0)
         assert "over at 3 s" in told
+
+
+def test_planned_outages_are_faults_too_when_the_last_one_is_asked_for() -> None:
+    simulation = world(outages=[Outage(agent=AGGREGATOR, at_s=3.0, absence_s=4.0)], faults=[Fault(kind="clog", at_s=1.0, for_s=2.0)])
+    add_service(simulation)
+    add_client(simulation, "client-0")
+    assert simulation.run().last_fault_s == 7.0
