@@ -34,9 +34,7 @@ def coefficients(
     return pack(f"<{probes}f", *scaled)
 
 
-def scaled_gradient(
-    gradient: bytes, *, learning_rate: float, weight: float, contributions: float, bound: float = FLOAT32_MAX
-) -> bytes:
+def scaled_gradient(gradient: bytes, *, learning_rate: float, weight: float, contributions: float, bound: float = FLOAT32_MAX) -> bytes:
     """Scale the dense gradient of one first-order step, little-endian float32 (d,), to the gradient of its log term.
 
     ``learning_rate * weight * g_i / contributions``, evaluated in float64 from left to right, rounded once to float32: the same rule

@@ -76,7 +76,6 @@ from hosfl_async.messages import (
     Welcome,
 )
 
-
 PATIENCE_DOUBLINGS_MAX = 10
 """Times that a client which gives up one step after the other waits twice as long for the next."""
 
@@ -110,8 +109,8 @@ class EdgeClient:
     """Sans-IO state machine; see the module's text. Its learner holds the client half, the data shard and the anchor of a step."""
 
     __slots__ = (
-        "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_given_up", "_granted", "_incarnation",
-        "_introduced", "_kept_dual", "_now", "_number", "_phase", "_probed", "_reuses_left",
+        "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_given_up", "_granted",
+        "_incarnation", "_introduced", "_kept_dual", "_now", "_number", "_phase", "_probed", "_reuses_left",
         "_settings", "_smashed", "_step", "_step_began", "_unanswered", "_wishing",
         "broken", "counts", "name",
     )  # fmt: skip

@@ -79,6 +79,11 @@ class _Remembered:
         self.trained = False
         self.requested = False
 
+    @property
+    def at_work(self) -> bool:
+        """It waits for the learner: forgotten now, its dual would be computed for nobody."""
+        return self.answer is None and (not self.trained or self.requested)
+
 
 class SplitServer:
     """Sans-IO state machine; see the module's text. Its learner holds the server half, and a copy of the client half to evaluate."""
@@ -176,11 +181,11 @@ class SplitServer:
             self._answer_again(sender, step)
         elif self._follower.finished:
             self._refuse(DualRefused(step, "finished"))
-        elif self._full(message):
+        elif self._full(message) or not self._make_room(step):
             self._refuse(DualRefused(step, "busy"))
         else:
-            self._forget_older(step)
-            self._remember(step, _Remembered(message))
+            self._newest_step[sender] = step
+            self._memory[step] = _Remembered(message)
             self._queue.add(self._first_job(message), self._now)
 
     def _full(self, message: SmashedData) -> bool:
@@ -229,18 +234,19 @@ class SplitServer:
         elif remembered.answer is not None:
             self._send(sender, remembered.answer)
 
-    def _forget_older(self, step: StepId) -> None:
-        """A client has one step at the cut: whoever begins the next has no use for the answer to the last."""
+    def _make_room(self, step: StepId) -> bool:
+        """A client has one step at the cut: whoever begins the next has no use for the answer to the last. Beyond that the oldest step goes
+        that does not wait for the learner; False if all of them do: otherwise each would push out another, and nobody got a dual."""
         older = self._newest_step.get(step.client)
-        if older is not None:
-            self._memory.pop(older, None)
-        self._newest_step[step.client] = step
-
-    def _remember(self, step: StepId, remembered: _Remembered) -> None:
-        self._memory[step] = remembered
-        if len(self._memory) > self._settings.answers_remembered_max:
-            self._memory.popitem(last=False)
+        if older is not None and self._memory.pop(older, None) is not None:
+            return True
+        if len(self._memory) >= self._settings.answers_remembered_max:
+            oldest = next((known for known, remembered in self._memory.items() if not remembered.at_work), None)
+            if oldest is None:
+                return False
+            del self._memory[oldest]
             self.counts["evictions"] += 1
+        return True
 
     def _refuse(self, refused: DualRefused) -> None:
         self.counts["late" if refused.reason == "finished" else refused.reason] += 1

@@ -103,7 +103,11 @@ def simulate(
         outcome = simulation.run()
         watcher.look()
         summary = summary_of(scenario, simulation, outcome, recorder, watcher.wall_s, frozen)
-        broken = trial.at_the_end(simulation, outcome) if trial else progress_problems(outcome.ended, outcome.finished_at_s, outcome.last_fault_s)
+        broken = (
+            trial.at_the_end(simulation, outcome)
+            if trial
+            else progress_problems(outcome.ended, outcome.finished_at_s, outcome.last_fault_s)
+        )
     summary = msgspec.structs.replace(summary, unmet=(*summary.unmet, *broken))
     if folder:
         write_summary(summary, folder / SUMMARY)

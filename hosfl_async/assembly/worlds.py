@@ -27,7 +27,7 @@ from hosfl_async.scenario.consistency import contradictions
 from hosfl_async.scenario.methods import METHODS
 from hosfl_async.scenario.problems import Source
 from hosfl_async.simulation.faults import Fault
-from hosfl_async.simulation.settings import AvailabilitySettings, DropoutSettings, FleetGroup, NetworkSettings, Outage, SpeedSettings
+from hosfl_async.simulation.settings import AvailabilitySettings, DropoutSettings, FleetGroup, Outage, SpeedSettings
 
 OUTAGES_MAX = 4
 FAULTS_MAX = 4
@@ -47,9 +47,7 @@ def worlds(base: Scenario, horizon_s: float) -> SearchStrategy[Scenario]:
         Outage, agent=st.sampled_from(agents), at_s=times.moments, absence_s=times.spans, kind=st.sampled_from(["pause", "crash"])
     )
 
-    def world(
-        changes: dict[str, Any], fleet: tuple[FleetGroup, ...], outages: list[Outage], plan: list[Fault], seed: int
-    ) -> Scenario:
+    def world(changes: dict[str, Any], fleet: tuple[FleetGroup, ...], outages: list[Outage], plan: list[Fault], seed: int) -> Scenario:
         return replace(
             base,
             network=replace(base.network, **changes),
@@ -144,7 +142,7 @@ def _habits(group: FleetGroup, times: _Times, *, stays: bool) -> SearchStrategy[
 def faults(agents: list[str], clients: list[str], times: _Times) -> SearchStrategy[Fault]:
     """One fault of any kind, once or again and again."""
     whom = st.lists(st.sampled_from([CLIENTS, *agents]), min_size=1, max_size=2, unique=True).map(tuple)
-    again = st.one_of(
+    again: SearchStrategy[dict[str, Any]] = st.one_of(
         st.just({}),
         st.fixed_dictionaries({"mean_between_s": times.long_spans, "until_s": times.spans.map(lambda s: s + times.tenth_s * 2 * _TENTHS)}),
     )
@@ -232,11 +230,17 @@ _TASKS = st.fixed_dictionaries(
         "partition": st.fixed_dictionaries({"rule": st.sampled_from(["iid", "dirichlet", "shards"])}),
     }
 )
-_RETRY = st.fixed_dictionaries({"first_s": st.sampled_from([2.0, 0.5]), "max_s": st.sampled_from([20.0, 2.0]), "attempts_max": st.integers(1, 4)})
+_RETRY = st.fixed_dictionaries(
+    {"first_s": st.sampled_from([2.0, 0.5]), "max_s": st.sampled_from([20.0, 2.0]), "attempts_max": st.integers(1, 4)}
+)
 _SHARED = st.fixed_dictionaries({"probes": st.integers(1, 3), "digest_every_versions": st.integers(1, 4), "retry": _RETRY})
 _CLIENT = st.fixed_dictionaries({"dual_policy": st.sampled_from(["eager", "fresh"]), "dual_reuse": st.sampled_from([1, 1, 2, 3])})
 _STALENESS = st.fixed_dictionaries(
-    {"rule": st.sampled_from(["constant", "polynomial", "hinge", "cutoff"]), "hinge_from": st.integers(0, 2), "versions_max": st.integers(1, 4)}
+    {
+        "rule": st.sampled_from(["constant", "polynomial", "hinge", "cutoff"]),
+        "hinge_from": st.integers(0, 2),
+        "versions_max": st.integers(1, 4),
+    }
 )
 _SERVER = st.fixed_dictionaries(
     {

@@ -36,7 +36,6 @@ from hosfl_async.simulation.timeline import Timeline
 from hosfl_async.simulation.traffic import Traffic
 from hosfl_async.trace import TraceWriter, Value, steps_of
 
-
 UNFINISHED_TOLD = 8
 """Agents named in the error of a run without end."""
 

@@ -132,6 +132,19 @@ def test_what_fell_out_of_memory_is_forgotten_not_trained_again() -> None:
     assert solo.agent.counts["evictions"] == 1 and solo.job is None
 
 
+def test_what_waits_for_the_learner_is_never_pushed_out_of_the_memory() -> None:
+    """Otherwise each new step makes the server forget one whose dual it is about to compute, and nobody ever gets one."""
+    solo = server(answers_remembered_max=1, queue_max=4)
+    solo.receive("client-1", smashed(FIRST))
+    other = StepId("client-2", 1, 1)
+    solo.receive("client-2", smashed(other))
+    assert solo.sent() == [DualRefused(other, "busy")] and solo.agent.counts["evictions"] == 0
+    finish_job(solo)
+    assert [message.step for message in solo.sent(DualVariable)] == [FIRST]
+    solo.receive("client-2", smashed(other))
+    assert solo.sent() == [] and solo.agent.counts["evictions"] == 1 and solo.job.step == other
+
+
 def test_activations_that_do_not_fit_are_malformed_every_time() -> None:
     solo = server()
     solo.receive("client-1", smashed(FIRST))

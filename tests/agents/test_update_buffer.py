@@ -108,9 +108,7 @@ def test_no_coefficient_is_greater_than_the_settings_allow(divide_by: str) -> No
 @given(st.lists(st.tuples(st.floats(5e-324, 1.0), st.floats(-3.4e38, 3.4e38)), min_size=1, max_size=5))
 def test_what_was_taken_can_always_be_committed(arrived: list) -> None:
     for divide_by in ("buffer_contributions", "weights"):
-        buffer = UpdateBuffer(
-            AggregatorSettings(learning_rate=1.0, buffer_contributions=5, divide_by=divide_by, coefficient_max=3.4e38)
-        )
+        buffer = UpdateBuffer(AggregatorSettings(learning_rate=1.0, buffer_contributions=5, divide_by=divide_by, coefficient_max=3.4e38))
         taken = 0
         for number, (weight, value) in enumerate(arrived):
             try:

@@ -22,6 +22,9 @@ class Mutant:
     tests: tuple[str, ...]
 
 
+CAMPAIGN = ("simulation/test_campaign.py::test_generated_worlds_hold_every_invariant",)
+"""Killed by the generated worlds alone."""
+
 MUTANTS = (
     Mutant(
         name="no_dedupe_at_the_aggregator",
@@ -338,5 +341,53 @@ MUTANTS = (
         old="    if not lengths.all() or lengths.sum(dtype=np.int64) != tensor.shape[0]:\n",
         new="    if not lengths.all():\n",
         tests=("ground/test_codec.py",),
+    ),
+    Mutant(
+        name="patience_never_grows",
+        why="A client whose way to the server is longer than all its pauses must become more patient, or it never makes a step.",
+        file="agents/edge_client.py",
+        old=" * 2 ** min(self._given_up, PATIENCE_DOUBLINGS_MAX)",
+        new="",
+        tests=CAMPAIGN,
+    ),
+    Mutant(
+        name="answer_forgotten_once_admitted",
+        why="Whatever repeats or reorders, a contribution is in the log at most once.",
+        file="agents/membership.py",
+        old="        if number > self.floor:\n            self.answers[number] = answer\n",
+        new="        if number > self.floor and answer is not None:\n            self.answers[number] = answer\n",
+        tests=CAMPAIGN,
+    ),
+    Mutant(
+        name="incarnation_not_persisted",
+        why="A restarted aggregator must know whom it granted which incarnation, or two lives of a client share one.",
+        file="agents/aggregator.py",
+        old="            self._effects.append(Persist(ClientJoined(sender, join.boot, incarnation)))\n",
+        new="",
+        tests=CAMPAIGN,
+    ),
+    Mutant(
+        name="poison_admitted",
+        why="A coefficient near the end of float32 makes a client half with which nobody can make a step.",
+        file="agents/update_buffer.py",
+        old="        bound = self._settings.coefficient_max\n",
+        new="        bound = FLOAT32_MAX\n",
+        tests=CAMPAIGN,
+    ),
+    Mutant(
+        name="wishes_are_not_repeated",
+        why="A wish for a place may be lost, and so may the grant.",
+        file="agents/edge_client.py",
+        old="            self._wishing = False  # _advance wishes again\n",
+        new="            pass\n",
+        tests=CAMPAIGN,
+    ),
+    Mutant(
+        name="lost_messages_uncounted",
+        why="Every copy of a message has exactly one fate.",
+        file="simulation/traffic.py",
+        old='        self._network.counts["lost"] += messages\n',
+        new="",
+        tests=CAMPAIGN,
     ),
 )

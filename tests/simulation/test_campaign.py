@@ -74,7 +74,9 @@ def test_the_campaign_meets_every_method_and_every_kind_of_fault() -> None:
 @seed(1)
 @settings(drawing, max_examples=50)
 @given(small_worlds())
-def test_a_generated_world_is_a_scenario_file_that_reads_back_as_the_same(tmp_path_factory: pytest.TempPathFactory, world: Scenario) -> None:
+def test_a_generated_world_is_a_scenario_file_that_reads_back_as_the_same(
+    tmp_path_factory: pytest.TempPathFactory, world: Scenario
+) -> None:
     path = tmp_path_factory.mktemp("worlds") / "world.toml"
     path.write_text(to_toml(world))
     assert load_scenario(path) == world
