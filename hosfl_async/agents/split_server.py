@@ -146,6 +146,8 @@ class SplitServer:
             case TimerFired("catch_up"):
                 self._asking = False
                 self.counts["retried"] += 1
+                if self._silences and self._attempts <= self._settings.retry.attempts_max:
+                    self._ask()  # the question of a silence is repeated, too: the next silence is twice as far
             case JobFailed(job, reason):
                 self._on_job_failed(job, reason)
             case PeerGone(_):
@@ -333,6 +335,7 @@ class SplitServer:
         if self.counts["received"] == self._received_before:
             self._silences += 1
             self.counts["silences"] += 1
+            self._attempts = 0
             self._ask()
         if self._silences < self._settings.silences_max:
             self._watch_for_silence()

@@ -532,3 +532,14 @@ def test_validate_notices_a_broken_bound() -> None:
         solo.agent._queue.add(Backward(FIRST, numbers("a"), numbers("b")), 0.0)
     with pytest.raises(AgentError, match="bound"):
         solo.agent.validate()
+
+
+def test_the_question_of_a_silence_is_repeated_if_it_is_lost() -> None:
+    solo = server(silence_s=10.0)
+    solo.feed(TimerFired("silence"))
+    asked = len(solo.sent(CatchUp))
+    while "catch_up" in solo.timers and asked < 50:
+        solo.timers.pop("catch_up")
+        solo.feed(TimerFired("catch_up"))
+        asked += len(solo.sent(CatchUp))
+    assert asked == RETRY.attempts_max + 1
