@@ -32,6 +32,9 @@ class Forward(Struct, frozen=True, gc=False):
     base_version: int
     batch_of: StepId | None = None
     """Takes the batch of that earlier step instead of a new one (a dual used again)."""
+    probes: int = 0
+    """For a server that only runs forward passes: the activations are those of the anchor and of so many perturbed forwards, one batch
+    after the other; the labels are those of one batch."""
 
 
 class ForwardDone(Struct, frozen=True, gc=False):
@@ -73,6 +76,23 @@ class GradientDone(Struct, frozen=True, gc=False):
     step: StepId
     gradient: Tensor
     """With respect to theta_c, float32 (d,)."""
+
+
+class LocalSlopes(Struct, frozen=True, gc=False):
+    """Whole model at the client: slopes of its own loss along the step's directions, by forward passes. -> ``Projected``"""
+
+    step: StepId
+    base_version: int
+    probes: int
+
+
+class TrainLocally(Struct, frozen=True, gc=False):
+    """Whole model at the client: SGD on so many batches; what the parameters lost on the way. -> ``GradientDone``"""
+
+    step: StepId
+    base_version: int
+    steps: int
+    learning_rate: float
 
 
 class Replay(Struct, frozen=True, gc=False):
@@ -132,6 +152,17 @@ class BackwardTogether(Struct, frozen=True, gc=False):
         return " ".join(str(part.step) for part in self.parts)
 
 
+class Estimate(Struct, frozen=True, gc=False):
+    """A server that only runs forward passes: slopes of the loss along the client's perturbed activations, then ``steps`` steps of the
+    server half along directions of its own, with the estimate times ``weight``. -> ``BackwardDone``, its dual the slopes, float32 (P,)"""
+
+    step: StepId
+    activations: Tensor
+    labels: Tensor
+    weight: float = 1.0
+    steps: int = 1
+
+
 class EvaluateDual(Struct, frozen=True, gc=False):
     """The dual of remembered activations at the current server half, without a step (policy ``fresh``). -> ``BackwardDone``"""
 
@@ -163,7 +194,7 @@ class Evaluated(Struct, frozen=True, gc=False):
     samples: int
 
 
-ClientJob = Introduce | Forward | Probe | Project | BackPropagate | Replay | InstallSnapshot
-ServerJob = Backward | BackwardTogether | EvaluateDual | Replay | InstallSnapshot | Evaluate
+ClientJob = Introduce | Forward | Probe | Project | BackPropagate | LocalSlopes | TrainLocally | Replay | InstallSnapshot
+ServerJob = Backward | BackwardTogether | Estimate | EvaluateDual | Replay | InstallSnapshot | Evaluate
 AggregatorJob = Introduce | Replay | TakeSnapshot | InstallSnapshot
 Job = ClientJob | ServerJob | AggregatorJob

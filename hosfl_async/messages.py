@@ -157,7 +157,10 @@ class DualRequest(Message, frozen=True, tag=True):
 
 
 class DualVariable(Message, frozen=True, tag=True):
-    """Gradient of the mean loss with respect to the activations, same shape; ``server_version`` counts server steps."""
+    """Gradient of the mean loss with respect to the activations, same shape; ``server_version`` counts server steps.
+
+    From a server that only runs forward passes: the slopes of the loss along the P perturbed activations, float32 (P,).
+    """
 
     step: StepId
     server_version: Count

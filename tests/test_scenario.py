@@ -547,6 +547,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             scenario,
             name="any",
             method="hosfl_async",
+            task=replace(scenario.task, model=replace(scenario.task.model, cut="layer")),
             fleet=fleet,
             fault=fault,
             compute=replace(scenario.compute, forward_s=1.0),

@@ -41,7 +41,7 @@ from hosfl_async.agents.clipping import Clipping
 from hosfl_async.agents.membership import Member, Membership
 from hosfl_async.agents.own_half import OwnHalf
 from hosfl_async.agents.participation import participation_weight
-from hosfl_async.agents.settings import AggregatorSettings
+from hosfl_async.agents.settings import DENSE, AggregatorSettings
 from hosfl_async.agents.staleness import staleness_weight
 from hosfl_async.agents.turnstile import COUNTS, Turnstile, Wish
 from hosfl_async.agents.update_buffer import Contribution, UpdateBuffer
@@ -297,7 +297,7 @@ class Aggregator:
 
     def _well_formed(self, contribution: Contribution) -> bool:
         """P scalars, or a gradient as long as theta_c, whichever this run's estimator gives."""
-        if self._settings.estimator != "gradient":
+        if self._settings.estimator not in DENSE:
             return not contribution.gradient and len(contribution.projected_gradients) == self._settings.probes
         parameters = self._introduced.parameters if self._introduced else 0
         return not contribution.projected_gradients and len(contribution.gradient) == 4 * parameters > 0
@@ -333,6 +333,9 @@ class Aggregator:
         for term in terms:
             self._remember(term.step, entry.version)
             self._send(term.step.client, Accepted(term.step, entry.version, self.log.head, self.over))
+        every = self._settings.evaluate_every_versions
+        if every and entry.version % every == 0 and not self.over:
+            self._send(SPLIT_SERVER, HeadAnnounced(entry.version, False))
         if self.over:
             self._send(CLIENTS, HeadAnnounced(self.log.head, True))
             self._say_farewell()

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from hosfl_async.agents.settings import SplitServerSettings
-from hosfl_async.jobs import Backward, BackwardTogether, EvaluateDual
+from hosfl_async.jobs import Backward, BackwardTogether, Estimate, EvaluateDual
 
-CutJob = Backward | EvaluateDual
+CutJob = Backward | Estimate | EvaluateDual
 
 
 class CutQueue:

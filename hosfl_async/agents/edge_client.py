@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from struct import unpack
 from typing import Any, Literal
 
 from hosfl_async.agent import (
@@ -31,7 +32,7 @@ from hosfl_async.agent import (
     TimerFired,
 )
 from hosfl_async.agents.backoff import pause_s
-from hosfl_async.agents.settings import ANSWERS_REMEMBERED_MIN, EdgeClientSettings
+from hosfl_async.agents.settings import ALONE, ANSWERS_REMEMBERED_MIN, EdgeClientSettings
 from hosfl_async.agents.update_log import LogFollower
 from hosfl_async.errors import AgentError, LogError
 from hosfl_async.jobs import (
@@ -42,12 +43,14 @@ from hosfl_async.jobs import (
     InstallSnapshot,
     Introduce,
     Introduced,
+    LocalSlopes,
     Probe,
     ProbeDone,
     Project,
     Projected,
     Replay,
     Replayed,
+    TrainLocally,
 )
 from hosfl_async.messages import (
     AGGREGATOR,
@@ -88,13 +91,14 @@ class Phase(Enum):
     AWAITING_DUAL = "awaiting dual"
     """The perturbed forwards run in this phase."""
     PROJECTING = "projecting"
+    """Or back-propagating; a client that holds the whole model does nothing else in a step."""
     DONE = "done"
     BROKEN = "broken"
 
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.JOINING: frozenset({Phase.RESTING, Phase.BROKEN}),
-    Phase.RESTING: frozenset({Phase.FORWARD, Phase.DONE, Phase.BROKEN}),
+    Phase.RESTING: frozenset({Phase.FORWARD, Phase.PROJECTING, Phase.DONE, Phase.BROKEN}),
     Phase.FORWARD: frozenset({Phase.AWAITING_DUAL, Phase.RESTING, Phase.BROKEN}),
     Phase.AWAITING_DUAL: frozenset({Phase.PROJECTING, Phase.RESTING, Phase.BROKEN}),
     Phase.PROJECTING: frozenset({Phase.RESTING, Phase.BROKEN}),
@@ -253,9 +257,22 @@ class EdgeClient:
         self._step_began = self._now
         self._smashed = self._dual = None
         self._probed = not self._probes
+        settings = self._settings
+        if settings.estimator in ALONE:
+            self._enter(Phase.PROJECTING)
+            self._run(self._local_job())
+            return
         batch_of = self._take_kept_dual()
         self._enter(Phase.FORWARD)
-        self._run(Forward(self._step, self._base_version, batch_of))
+        probes = settings.probes if settings.estimator == "server_losses" else 0
+        self._run(Forward(self._step, self._base_version, batch_of, probes))
+
+    def _local_job(self) -> LocalSlopes | TrainLocally:
+        """The whole step of a client that holds the whole model."""
+        settings = self._settings
+        if settings.estimator == "local_losses":
+            return LocalSlopes(self._step, self._base_version, settings.probes)
+        return TrainLocally(self._step, self._base_version, settings.local_steps, settings.local_learning_rate)
 
     def _take_kept_dual(self) -> StepId | None:
         """Policy reuse: the dual of an earlier step serves this one too, on the same batch. That step's name, or None."""
@@ -309,7 +326,7 @@ class EdgeClient:
         smashed = self._smashed
         if self._phase is not Phase.AWAITING_DUAL or message.step != self._step or smashed is None or self._dual is not None:
             self._count("duals_late")
-        elif message.dual.shape != smashed.activations.shape or message.dual.dtype not in CUT_DTYPES:
+        elif not self._fits(message.dual, smashed):
             self._count("duals_malformed")
             self._abandon()
         else:
@@ -319,6 +336,12 @@ class EdgeClient:
             self._keep_dual(message.dual)
             self._effects.append(Record("dual", {"wait_s": self._now - self._step_began}, str(self._step)))
             self._project()
+
+    def _fits(self, dual: Tensor, smashed: SmashedData) -> bool:
+        """As large as the activations; or P slopes, from a server that only runs forward passes."""
+        if self._settings.estimator == "server_losses":
+            return dual.dtype == "float32" and dual.shape == (self._settings.probes,)
+        return dual.shape == smashed.activations.shape and dual.dtype in CUT_DTYPES
 
     def _on_dual_refused(self, message: DualRefused) -> None:
         if message.reason == "finished":
@@ -338,7 +361,10 @@ class EdgeClient:
         if self._dual is None or not self._probed or self._busy:
             return
         self._enter(Phase.PROJECTING)
-        if self._settings.estimator == "gradient":
+        if self._settings.estimator == "server_losses":
+            slopes = unpack(f"<{self._settings.probes}f", self._dual.data)
+            self._contribute(ProjectedGradients(self._step, self._base_version, slopes))
+        elif self._settings.estimator == "gradient":
             self._run(BackPropagate(self._step, self._dual))
         elif self._probes:
             self._run(Project(self._step, self._dual))
@@ -540,7 +566,9 @@ class EdgeClient:
     def _send(self, recipient: str, message: Any) -> None:
         self._effects.append(Send(recipient, message))
 
-    def _run(self, job: Forward | Probe | Project | BackPropagate | Replay | InstallSnapshot | Introduce) -> None:
+    def _run(
+        self, job: Forward | Probe | Project | BackPropagate | LocalSlopes | TrainLocally | Replay | InstallSnapshot | Introduce
+    ) -> None:
         self._busy = True
         self._effects.append(RunJob(job))
 

@@ -14,7 +14,11 @@ ANSWERS_REMEMBERED_MIN = 16
 """Answers that an aggregator remembers per client at least, and steps that a client is ahead of its oldest unanswered one at most."""
 
 
-Estimator = Literal["dual_projection", "gradient"]
+Estimator = Literal["dual_projection", "gradient", "server_losses", "local_losses", "local_training"]
+DENSE = frozenset({"gradient", "local_training"})
+"""Estimators whose contributions are dense vectors; those of the others are P scalars."""
+ALONE = frozenset({"local_losses", "local_training"})
+"""Estimators of clients that hold the whole model: nothing crosses a cut."""
 Directions = Literal["per_step", "per_version"]
 
 
@@ -93,11 +97,17 @@ class EdgeClientSettings:
     probes: Annotated[int, Ge(0), Le(4096)] = 5
     """P: perturbed forwards per step. 0 is the frozen client: it feeds the server and never moves."""
     estimator: Estimator = "dual_projection"
-    """dual_projection: P scalars from perturbed forwards. gradient: the client back-propagates the dual and sends the dense gradient."""
+    """dual_projection: P scalars from perturbed forwards. gradient: the client back-propagates the dual and sends the dense gradient.
+    server_losses: the activations of the perturbed forwards go to the server, which answers with P slopes of the loss. local_losses: slopes
+    of the client's own loss, with the whole model. local_training: what local_steps of SGD change in the whole model."""
     dual_policy: Literal["eager", "fresh"] = "eager"
     """eager: the dual comes as soon as the smashed data arrive. fresh: it is evaluated anew when the perturbed forwards are done."""
     dual_reuse: Annotated[int, Ge(1), Le(1000)] = 1
     """Steps taken with one dual, on one batch: only the first sends smashed data, the others probe new directions at newer parameters."""
+    local_steps: Annotated[int, Ge(1), Le(1000)] = 1
+    """Of local_training: batches, and steps of SGD, in one client step."""
+    local_learning_rate: Annotated[float, Gt(0)] = 0.1
+    """Of local_training: eta of those steps; aggregator.learning_rate is then the server's, by which their sum is scaled."""
     steps_unanswered_max: Annotated[int, Ge(1), Le(ANSWERS_REMEMBERED_MIN)] = 1
     """Steps sent but not yet accepted before the client waits. 1 with K = number of clients is the synchronous method."""
     asks_before_step: bool = False
@@ -131,6 +141,10 @@ class SplitServerSettings:
     and of so many clients at most."""
     evaluate_every_steps: Annotated[int, Ge(0)] = 250
     """Server steps between two evaluations on held-out data. 0: only at the end."""
+    estimator: Estimator = "dual_projection"
+    """server_losses: the server only runs forward passes."""
+    evaluate_every_versions: Annotated[int, Ge(0)] = 0
+    """Versions between two evaluations, for methods under which the server takes no steps. 0: none for their sake."""
     silence_s: Annotated[float, Gt(0)] = 120.0
     """Without smashed data for so long, the server asks for the log: the run may be over and its announcement lost. The pause doubles while
     the silence lasts."""
@@ -152,7 +166,9 @@ class AggregatorSettings:
     probes: Annotated[int, Ge(0), Le(4096)] = 5
     """P that every contribution must have."""
     estimator: Estimator = "dual_projection"
-    """gradient: contributions are dense gradients; else scalars."""
+    """gradient, local_training: contributions are dense vectors; else scalars."""
+    evaluate_every_versions: Annotated[int, Ge(0)] = 0
+    """The split server is told the head at multiples of this version, so that it evaluates. 0: never."""
     learning_rate: Annotated[float, Gt(0)] = 0.1
     """eta of the client half."""
     coefficient_max: Annotated[float, Gt(0), Le(3.4e38)] = 1e6

@@ -45,6 +45,7 @@ from hosfl_async.jobs import (
     BackwardDone,
     BackwardsDone,
     BackwardTogether,
+    Estimate,
     Evaluate,
     Evaluated,
     EvaluateDual,
@@ -110,6 +111,7 @@ class SplitServer:
         self._evaluation_due = True  # the first point of every curve is the untrained model
         self._target: int | None = None
         self._evaluated_last = False
+        self._evaluated_version = 0
         self._asking = False
         self._attempts = 0
         self._silences = 0
@@ -197,6 +199,9 @@ class SplitServer:
         """Train, unless the server's own staleness policy gives these activations no weight."""
         self._newest_base = max(self._newest_base, message.base_version)
         weight = staleness_weight(self._newest_base - message.base_version, self._settings.staleness)
+        if self._settings.estimator == "server_losses":
+            steps = self._settings.steps_per_activation if weight else 0
+            return Estimate(message.step, message.activations, message.labels, weight, steps)
         if weight == 0.0:
             return EvaluateDual(message.step, message.activations, message.labels)
         return Backward(message.step, message.activations, message.labels, weight, self._settings.steps_per_activation)
@@ -307,6 +312,9 @@ class SplitServer:
 
     def _on_head_announced(self, sender: str, message: HeadAnnounced) -> None:
         self._follower.hear(message.head, message.finished)
+        every = self._settings.evaluate_every_versions
+        if every and message.head // every > self._evaluated_version // every:
+            self._evaluation_due = True
 
     def _heard(self, head: int) -> None:
         self._asking = False
@@ -389,7 +397,7 @@ class SplitServer:
     def _on_job_done(self, job: Any, result: Any) -> None:
         self._busy = False
         match result:
-            case BackwardDone() if isinstance(job, Backward):
+            case BackwardDone() if isinstance(job, Backward) or (isinstance(job, Estimate) and job.steps):
                 self._on_trained((result,))
             case BackwardsDone(parts):
                 self._on_trained(parts)
@@ -404,6 +412,7 @@ class SplitServer:
     def _on_evaluated(self, result: Evaluated) -> None:
         self.counts["evaluations"] += 1
         self._evaluation_due, self._target = False, None
+        self._evaluated_version = result.version
         self._evaluated_last = self._follower.finished and result.version == self._follower.head
         values = {
             "accuracy": result.accuracy,
@@ -418,7 +427,7 @@ class SplitServer:
     def _on_job_failed(self, job: Any, reason: str) -> None:
         """Activations that do not fit are their sender's fault; everything else is ours, and final."""
         self._busy = False
-        if isinstance(job, Backward | EvaluateDual):
+        if isinstance(job, Backward | Estimate | EvaluateDual):
             self._refuse_for_good(DualRefused(job.step, "malformed"))
         elif isinstance(job, BackwardTogether):
             self.counts["taken_apart"] += 1

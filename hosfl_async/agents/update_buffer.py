@@ -10,7 +10,7 @@ from collections import defaultdict
 
 from msgspec import Struct
 
-from hosfl_async.agents.settings import AggregatorSettings
+from hosfl_async.agents.settings import DENSE, AggregatorSettings
 from hosfl_async.messages import StepId, Term
 from hosfl_async.scaling import FLOAT32_MAX, coefficients, combined, scaled_gradient
 
@@ -65,7 +65,7 @@ class UpdateBuffer:
 
     @property
     def _shared(self) -> bool:
-        return self._settings.directions == "per_version" and self._settings.estimator != "gradient"
+        return self._settings.directions == "per_version" and self._settings.estimator not in DENSE
 
     def _shared_terms(self, ordered: list[Contribution], divisor: float) -> tuple[Term, ...]:
         """Steps of one base version probed the same directions: the first of them carries the coefficients of all, the others none."""

@@ -16,6 +16,7 @@ from hosfl_async.messages import AggregatorInbox, EdgeClientInbox, SplitServerIn
 from hosfl_async.scenario import Scenario
 from hosfl_async.simulation.devices import Devices, ModelledPace, flops_per_s_of, memory_bytes_of
 from hosfl_async.simulation.network import Network
+from hosfl_async.simulation.settings import ComputeSettings
 
 INBOXES: dict[str, Any] = {"client": EdgeClientInbox, "server": SplitServerInbox, "aggregator": AggregatorInbox}
 
@@ -47,6 +48,14 @@ class Parts:
             learning_rate=scenario.aggregator.learning_rate,
             shared=self.shared,
         )
+
+    @cached_property
+    def compute(self) -> ComputeSettings:
+        """How long jobs take: a forward pass of a client half that is the whole model takes longer, by its counted operations."""
+        compute = self.scenario.compute
+        if self.scenario.task.model.cut == "layer":
+            return compute
+        return replace(compute, forward_s=compute.forward_s * self.learners.size_of_whole())
 
     @cached_property
     def forward_flops(self) -> float:
@@ -92,5 +101,5 @@ class Parts:
 def modelled_pace(parts: Parts) -> ModelledPace:
     """Durations of jobs and delays of links as the scenario's fleet and network have them."""
     scenario = parts.scenario
-    devices = Devices(scenario.compute, scenario.seed, parts.forward_flops)
+    devices = Devices(parts.compute, scenario.seed, parts.forward_flops)
     return ModelledPace(devices, Network(scenario.network, scenario.seed), dict(scenario.devices()))

@@ -19,6 +19,7 @@ from hosfl_async.report import read_summary
 from hosfl_async.report.comparing import Comparison, MethodFigures, comparison_markdown, method_figures, method_run, read_evaluations
 from hosfl_async.report.pictures import draw_comparison
 from hosfl_async.scenario import Scenario, find_problems, load_scenario
+from hosfl_async.scenario.methods import METHODS
 
 CONTROL = "frozen_client"
 WAITS_FOR_ALL = "aggregator.buffer_deadline_s=1000000"
@@ -79,13 +80,21 @@ def compare(wish: Wish, out: Path, *, processes: int = 1, told: Told | None = No
 
 def _scenarios(wish: Wish, method: str) -> list[Scenario]:
     """The scenario under ``method``, once per seed. What a method means by definition wins over the overrides."""
-    overrides = [*wish.overrides, f"method={method}"]
+    overrides = [*(own for each in wish.overrides if (own := _for_method(each, method))), f"method={method}"]
     fixed = {problem.where for problem in find_problems(wish.file, overrides) if problem.problem == f"method {method} fixes this"}
     overrides = [each for each in overrides if f"--set {each.partition('=')[0].strip()}" not in fixed]
     if any(problem.where.endswith(" aggregator.buffer_deadline_s") for problem in find_problems(wish.file, overrides)):
         overrides.append(WAITS_FOR_ALL)
     first = load_scenario(wish.file, overrides)
     return [load_scenario(wish.file, overrides, first.seed + number) for number in range(wish.seeds)]
+
+
+def _for_method(override: str, method: str) -> str:
+    """What an override says for ``method``; ``METHOD:KEY=VALUE`` says nothing for the others."""
+    name, colon, own = override.partition(":")
+    if not colon or name not in METHODS:
+        return override
+    return own if name == method else ""
 
 
 def _refuse_unequal(in_flight: dict[str, int], wish: Wish) -> None:
@@ -100,11 +109,16 @@ def _refuse_unequal(in_flight: dict[str, int], wish: Wish) -> None:
     )
 
 
+def _batches(scenario: Scenario) -> int:
+    """Batches that one client step sees."""
+    return scenario.client.local_steps if scenario.shared.estimator == "local_training" else 1
+
+
 def _figures(points: Sequence[Point], out: Path, target: float) -> MethodFigures:
     """Of one method, from its finished runs."""
     runs = []
     for point in points:
         folder = out / point.name
-        batch_size = point.scenario.task.batch_size
+        batch_size = point.scenario.task.batch_size * _batches(point.scenario)
         runs.append(method_run(read_summary(folder / SUMMARY), read_evaluations(folder / METRICS), batch_size, target))
     return method_figures(runs, concurrency(points[0].scenario))

@@ -36,7 +36,7 @@ def build_simulation(
         options |= _watched_by(trial, options.get("on_progress"), lambda: simulation)
     simulation = Simulation(
         seed=scenario.seed,
-        compute=scenario.compute,
+        compute=parts.compute,
         forward_flops=parts.forward_flops,
         network=scenario.network,
         outages=scenario.outages,

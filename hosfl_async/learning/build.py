@@ -7,6 +7,7 @@ learners that agree, whichever of them they build.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -31,6 +32,7 @@ from hosfl_async.learning.split_model import SplitModel, build_model, initial_th
 from hosfl_async.learning.update_rule import MOMENTS, UpdateRule
 from hosfl_async.learning.version_store import VersionStore
 from hosfl_async.learning.zeroth_order import Prober
+from hosfl_async.learning.zeroth_order_server import ZerothOrderTrainer
 
 
 def run_key_of(seed: int) -> bytes:
@@ -84,7 +86,15 @@ class LearnerFactory:
         model = self._new_model()
         store = self._shared[0] if self._shared else self._new_store(model)
         trainer = ServerTrainer(model.server, initial_theta_s(model, self.seed), self.first_order)
-        return ServerLearner(store, model, trainer, CutTraffic(self.cut, self.run_key), self.data, self.first_order.evaluation_batch)
+        return ServerLearner(
+            store,
+            model,
+            trainer,
+            CutTraffic(self.cut, self.run_key),
+            self.data,
+            self.first_order.evaluation_batch,
+            lambda: ZerothOrderTrainer(trainer, self.run_key, self.zeroth_order.mu),
+        )
 
     def aggregator(self) -> AggregatorLearner:
         """The aggregator's learner, at version 0."""
@@ -94,6 +104,14 @@ class LearnerFactory:
         """Counted operations and modelled memory of one client step."""
         first = torch.arange(self.task.batch_size) % len(self._images)
         return step_cost(self._new_model(), take(self._images, first), probes, MOMENTS[self.update.rule])
+
+    def size_of_whole(self) -> float:
+        """Operations of a forward pass of this client half, in those of the client half that ends at the cut layer."""
+        if self.task.model.cut == "layer":
+            return 1.0
+        batch = take(self._images, torch.arange(self.task.batch_size) % len(self._images))
+        half = build_model(replace(self.task.model, cut="layer"), self._image_shape, self.data.classes)
+        return step_cost(self._new_model(), batch, 0).forward_flops / step_cost(half, batch, 0).forward_flops
 
     def shard(self, name: str) -> Indices:
         """Positions of a client's own training samples."""

@@ -215,12 +215,13 @@ class BatchSampler:
         self._size = batch_size
         self._start = raw_stream()
 
-    def draw(self, step: StepId, samples: int) -> list[int]:
+    def draw(self, step: StepId, samples: int, local: int = 0) -> list[int]:
         """``batch_size`` positions below ``samples``: all different, or with replacement if there are fewer samples than that.
 
+        ``local``: a further batch of the same step, for clients that train locally.
         Floyd's sampling: as many random words as the batch has samples, however large the shard.
         """
-        key = blake2b(self._key + step_name(step), digest_size=KEY_BYTES).digest()
+        key = blake2b(self._key + step_name(step) + (local.to_bytes(4, "little") if local else b""), digest_size=KEY_BYTES).digest()
         words: list[int] = self._start(key).random_raw(self._size).tolist()
         if samples < self._size:
             return [word * samples >> 64 for word in words]

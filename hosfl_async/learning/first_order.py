@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -103,7 +104,7 @@ class Part(NamedTuple):
 
 
 class ServerTrainer:
-    """The server half with its optimiser. ``theta`` is the parameter vector; only ``backward`` changes it."""
+    """The server half with its optimiser. ``theta`` is the parameter vector; only ``backward`` and ``apply`` change it."""
 
     def __init__(self, half: Half, theta: Vector, settings: FirstOrderSettings) -> None:
         self.theta = theta
@@ -181,6 +182,20 @@ class ServerTrainer:
             logits = self._logits(activations, lengths)
             correct = int((logits.argmax(dim=1) == labels).sum())
             return correct, float(cross_entropy(logits, labels, reduction="sum"))
+
+    def forward(self, activations: Tensor) -> NDArray[np.float32]:
+        """Logits of a batch, at the vector that is bound."""
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = self._half.module(activations).numpy()
+        return logits
+
+    def bind(self, vector: Vector) -> None:
+        """Compute with ``vector`` from now on, in place of ``theta`` or again with it."""
+        self._half.bind(self._half.views(vector))
+
+    def apply(self, gradient: Vector) -> None:
+        """One step of the optimiser with a gradient from elsewhere, which is used up."""
+        self._optimizer.step(self.theta, gradient)
 
     def _logits(self, activations: Tensor, lengths: Tensor | None) -> Tensor:
         logits: Tensor = self._half.module(activations) if lengths is None else self._half.module(activations, lengths)

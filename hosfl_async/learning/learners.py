@@ -11,8 +11,11 @@ Introduce        client, aggregator: golden replay and digest of theta_c(0)
 Forward, Probe,  client, in this order for one step; a later Forward replaces the anchor. Probe and Project must find
 Project          the anchor's version still held (no entry between anchor and probes: the estimate would be biased)
 BackPropagate    client, instead of Probe and Project: the dense gradient of a first-order client
+LocalSlopes,     client that holds the whole model, instead of all that: the scalars of its own loss; what local training changes
+TrainLocally
 Backward,        server: one step with its dual, or one for a micro-batch with theirs; the dual alone; accuracy and loss on
 BackwardTogether, held-out data
+Estimate,        held-out data; for a server that only runs forward passes, slopes of the loss and its own estimated step
 EvaluateDual, Evaluate
 Replay,          all: move the client half on along the log, or to a snapshot; copy it out
 InstallSnapshot, TakeSnapshot
@@ -21,7 +24,9 @@ InstallSnapshot, TakeSnapshot
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from typing import Any
 
@@ -35,11 +40,14 @@ from hosfl_async.learning.cut_traffic import CutTraffic, received
 from hosfl_async.learning.data import BatchSampler, Dataset
 from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
 from hosfl_async.learning.golden import golden_digest
+from hosfl_async.learning.losses import slopes
 from hosfl_async.learning.sequences import as_bytes, from_bytes, lengths_beside, take
 from hosfl_async.learning.split_model import SplitModel
 from hosfl_async.learning.tensors import to_array, to_data, to_torch
 from hosfl_async.learning.version_store import VersionStore
+from hosfl_async.learning.whole_model import local_delta
 from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
+from hosfl_async.learning.zeroth_order_server import ZerothOrderTrainer
 from hosfl_async.messages import Checkpoint, StepId
 
 
@@ -129,6 +137,7 @@ class _Anchor:
     version: int
     batch: torch.Tensor
     activations: Activations
+    labels: NDArray[np.int64]
     differences: Activations | None = None
 
 
@@ -158,28 +167,66 @@ class ClientLearner(_Follower):
                 return self._project(job)
             case jobs.BackPropagate():
                 return self._back_propagate(job)
+            case jobs.LocalSlopes():
+                return self._local_slopes(job)
+            case jobs.TrainLocally():
+                return self._train_locally(job)
             case _:
                 return super().run(job)
 
     def _forward(self, job: jobs.Forward) -> jobs.ForwardDone:
-        if job.base_version != self._held.number:
-            raise LearnerError(f"step {job.step}: forward wanted at version {job.base_version}, the learner is at {self._held.number}")
         bench = self._bench
+        anchor = self._new_anchor(job.step, job.base_version, job.batch_of)
+        sent = anchor.activations
+        if job.probes:
+            perturbed = anchor.activations + self._differences(anchor, job.probes)
+            sent = np.concatenate([sent[None], perturbed]).reshape(-1, *sent.shape[1:])
+        lengths = as_bytes(lengths_beside(anchor.batch))
+        return jobs.ForwardDone(activations=bench.cut.activations(sent, job.step, lengths), labels=to_data(anchor.labels))
+
+    def _new_anchor(self, step: StepId, base_version: int, batch_of: StepId | None = None) -> _Anchor:
+        """The step's batch, and the forward pass to the cut."""
+        self._at(step, base_version)
         self._anchor = None
-        chosen = self._shard[bench.sampler.draw(job.batch_of or job.step, len(self._shard))]
-        batch = take(bench.images, torch.from_numpy(chosen))
-        activations = forward(bench.model.client, self._held.views, batch)
-        self._anchor = _Anchor(job.step, job.base_version, batch, activations)
-        lengths = as_bytes(lengths_beside(batch))
-        return jobs.ForwardDone(activations=bench.cut.activations(activations, job.step, lengths), labels=to_data(bench.labels[chosen]))
+        batch, labels = self._batch(batch_of or step)
+        activations = forward(self._bench.model.client, self._held.views, batch)
+        self._anchor = _Anchor(step, base_version, batch, activations, labels)
+        return self._anchor
+
+    def _at(self, step: StepId, version: int) -> None:
+        if version != self._held.number:
+            raise LearnerError(f"step {step}: forward wanted at version {version}, the learner is at {self._held.number}")
+
+    def _batch(self, step: StepId, local: int = 0) -> tuple[torch.Tensor, NDArray[np.int64]]:
+        chosen = self._shard[self._bench.sampler.draw(step, len(self._shard), local)]
+        return take(self._bench.images, torch.from_numpy(chosen)), self._bench.labels[chosen]
+
+    def _differences(self, anchor: _Anchor, probes: int) -> Activations:
+        probe = self._bench.prober.differences
+        base_version = anchor.version if self._bench.shared_directions else None
+        return probe(self._held.theta, anchor.batch, anchor.activations, anchor.step, probes, base_version)
+
+    def _local_slopes(self, job: jobs.LocalSlopes) -> jobs.Projected:
+        anchor = self._new_anchor(job.step, job.base_version)
+        differences = self._differences(anchor, job.probes)
+        found = slopes(anchor.activations, (anchor.activations + each for each in differences), anchor.labels, self._bench.mu)
+        self._anchor = None
+        if not np.isfinite(found).all():
+            raise LearnerError(f"step {job.step}: a slope of the loss is not finite")
+        return jobs.Projected(step=job.step, projected_gradients=found)
+
+    def _train_locally(self, job: jobs.TrainLocally) -> jobs.GradientDone:
+        self._at(job.step, job.base_version)
+        drawn = (self._batch(job.step, local) for local in range(job.steps))
+        batches = ((batch, torch.from_numpy(labels)) for batch, labels in drawn)
+        delta = local_delta(self._bench.model.client, self._held.theta, batches, job.learning_rate)
+        return jobs.GradientDone(step=job.step, gradient=to_data(delta))
 
     def _probe(self, job: jobs.Probe) -> jobs.ProbeDone:
         anchor = self._anchored(job.step)
         if anchor.version != self._held.number:
             raise LearnerError(f"step {job.step}: anchored at version {anchor.version}, probes wanted at {self._held.number}")
-        probe = self._bench.prober.differences
-        base_version = anchor.version if self._bench.shared_directions else None
-        anchor.differences = probe(self._held.theta, anchor.batch, anchor.activations, job.step, job.probes, base_version)
+        anchor.differences = self._differences(anchor, job.probes)
         return jobs.ProbeDone(step=job.step)
 
     def _project(self, job: jobs.Project) -> jobs.Projected:
@@ -213,12 +260,21 @@ class ClientLearner(_Follower):
 class ServerLearner(_Follower):
     """The split server's numbers: the server half with its optimiser, and a follower's client half for evaluation."""
 
-    __slots__ = ("_cut", "_data", "_evaluation_batch", "_model", "_trainer")
+    __slots__ = ("_cut", "_data", "_evaluation_batch", "_forward_only", "_model", "_trainer")
 
     def __init__(
-        self, store: VersionStore, model: SplitModel, trainer: ServerTrainer, cut: CutTraffic, data: Dataset, evaluation_batch: int
+        self,
+        store: VersionStore,
+        model: SplitModel,
+        trainer: ServerTrainer,
+        cut: CutTraffic,
+        data: Dataset,
+        evaluation_batch: int,
+        forward_only: Callable[[], ZerothOrderTrainer],
     ) -> None:
+        """``forward_only`` makes what moves the server half without back-propagation, if a job asks for it."""
         super().__init__(store)
+        self._forward_only = cache(forward_only)
         self._cut = cut
         self._model = model
         self._trainer = trainer
@@ -236,6 +292,8 @@ class ServerLearner(_Follower):
                 return self._backward(job)
             case jobs.BackwardTogether():
                 return self._backward_together(job)
+            case jobs.Estimate():
+                return self._estimate(job)
             case jobs.EvaluateDual():
                 return self._evaluate_dual(job)
             case jobs.Evaluate():
@@ -252,6 +310,14 @@ class ServerLearner(_Follower):
         parts = [(*given[:2], part.weight, given[2]) for part, given in zip(job.parts, received, strict=True)]
         answers = self._trainer.backward_together(parts, job.parts[0].steps)
         return jobs.BackwardsDone(tuple(self._answer(part, answer) for part, answer in zip(job.parts, answers, strict=True)))
+
+    def _estimate(self, job: jobs.Estimate) -> jobs.BackwardDone:
+        activations = received(job.activations, (None, *self._model.cut_shape), f"activations of step {job.step}")
+        labels = self._known_labels(job, job.labels.shape[0] if job.labels.shape else 0)
+        if len(activations) < 2 * len(labels) or len(activations) % len(labels):
+            raise LearnerError(f"activations of step {job.step}: expected those of perturbed forwards beside the anchor's, batch by batch")
+        found, loss = self._forward_only().estimate(to_torch(activations), labels, job.step, job.weight, job.steps)
+        return jobs.BackwardDone(step=job.step, dual=to_data(np.array(found, np.float32)), loss=loss)
 
     def _evaluate_dual(self, job: jobs.EvaluateDual) -> jobs.BackwardDone:
         activations, labels, lengths = self._received(job)
@@ -271,10 +337,13 @@ class ServerLearner(_Follower):
     def _received(self, job: jobs.Backward | jobs.EvaluateDual) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         activations = received(job.activations, (None, *self._model.cut_shape), f"activations of step {job.step}")
         lengths = self._lengths(job)
-        labels = to_array(job.labels, "int64", (len(activations if lengths is None else lengths),), f"labels of step {job.step}")
+        return to_torch(activations), self._known_labels(job, len(activations if lengths is None else lengths)), lengths
+
+    def _known_labels(self, job: jobs.Backward | jobs.Estimate | jobs.EvaluateDual, samples: int) -> torch.Tensor:
+        labels = to_array(job.labels, "int64", (samples,), f"labels of step {job.step}")
         if not labels.size or labels.min() < 0 or labels.max() >= self._data.classes:
             raise LearnerError(f"labels of step {job.step}: expected at least one, each from 0 to {self._data.classes - 1}")
-        return to_torch(activations), to_torch(labels), lengths
+        return to_torch(labels)
 
     def _lengths(self, job: jobs.Backward | jobs.EvaluateDual) -> torch.Tensor | None:
         lengths, expected = from_bytes(job.activations.lengths), self._data.train_images.shape[1]

@@ -20,6 +20,7 @@ from hosfl_async.codec import dequantise
 from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler, load_dataset, partition
 from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
+from hosfl_async.learning.losses import slopes
 from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector, direction_key
 from hosfl_async.learning.randomness import named_key
 from hosfl_async.learning.sequences import lengths_beside, take
@@ -34,14 +35,18 @@ from hosfl_async.learning.settings import (
 )
 from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.update_rule import power
+from hosfl_async.learning.whole_model import local_delta
 from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
+from hosfl_async.learning.zeroth_order_server import ZerothOrderTrainer
 from hosfl_async.messages import StepId
 from hosfl_async.scaling import clipped, coefficients, combined, scaled_gradient, unpack_coefficients
 
 ScheduleItem = tuple[Any, ...]
 """``("forward", step, base_version, batch_of or None)``, ``("backward", step, weight, steps)``,
 ``("backward_together", [(step, weight), ...], steps)``, ``("dual", step)``, ``("project", step, probes)``, ``("back_propagate", step)``,
-``("clip", step, bound)`` or ``("commit", version, [(step, weight), ...])``."""
+``("perturbed", step, probes)`` and ``("estimate", step, weight, steps)``, ``("local_slopes", step, base_version, probes)``,
+``("train_locally", step, base_version, steps, learning_rate)``, ``("clip", step, bound)`` or
+``("commit", version, [(step, weight), ...])``."""
 
 
 @dataclass(slots=True)
@@ -55,6 +60,7 @@ class _Step:
     dual: Activations | None = None
     projected_gradients: tuple[float, ...] = ()
     gradient: bytes = b""
+    perturbed: tuple[Activations, ...] = ()
 
 
 @dataclass(slots=True)
@@ -101,6 +107,7 @@ class Reference:
         self.shared, self.location, self.trim_share = zeroth_order.directions == "per_version", location, trim_share
         self.cut = CutTraffic(cut, self.run_key)
         self.server = ServerTrainer(self.model.server, initial_theta_s(self.model, seed), first_order)
+        self.zeroth_order_server = ZerothOrderTrainer(self.server, self.run_key, self.mu)
         self.theta_c = {0: initial_theta_c(self.model, seed)}
         self.update, self.mean, self.square = update, np.zeros_like(self.theta_c[0]), np.zeros_like(self.theta_c[0])
         self.steps: dict[StepId, _Step] = {}
@@ -167,6 +174,40 @@ class Reference:
         assert done.dual is not None, f"step {step} is back-propagated before its dual is known"
         views = self.model.client.views(self.theta_c[done.base_version])
         done.gradient = client_gradient(self.model.client, views, done.batch, torch.tensor(done.dual)).tobytes()
+
+    def perturbed(self, step: StepId, probes: int) -> None:
+        """The rival without a dual: the activations of the perturbed forwards, which the client sends beside the anchor's."""
+        done = self.steps[step]
+        done.perturbed = tuple(self._perturbed(done, step, probes))
+
+    def _perturbed(self, done: _Step, step: StepId, probes: int) -> list[Activations]:
+        theta = self.theta_c[done.base_version]
+        differences = self.prober.differences(theta, done.batch, done.activations, step, probes, self._named(done))
+        return [done.activations + difference for difference in differences]
+
+    def estimate(self, step: StepId, weight: float, steps: int) -> None:
+        """The server, by forward passes only, answers with the slopes of the loss and moves along directions of its own."""
+        done = self.steps[step]
+        sent = torch.tensor(np.concatenate([done.activations, *done.perturbed]))
+        found, loss = self.zeroth_order_server.estimate(sent, done.labels, step, weight, steps)
+        done.projected_gradients = tuple(float(np.float32(slope)) for slope in found)
+        self.losses.append(loss)
+
+    def local_slopes(self, step: StepId, base_version: int, probes: int) -> None:
+        """Whole model at the client: slopes of its own loss."""
+        self.forward(step, base_version)
+        done = self.steps[step]
+        done.projected_gradients = slopes(done.activations, self._perturbed(done, step, probes), done.labels.numpy(), self.mu)
+
+    def train_locally(self, step: StepId, base_version: int, steps: int, learning_rate: float) -> None:
+        """Whole model at the client: what SGD on so many batches changes."""
+        shard, batches = self.shards[step.client], []
+        for local in range(steps):
+            chosen = shard[self.sampler.draw(step, len(shard), local)]
+            batches.append((take(torch.from_numpy(self.data.train_images), chosen), torch.from_numpy(self.data.train_labels[chosen])))
+        self.steps[step] = _Step(base_version, *batches[0], np.empty(0, np.float32))
+        delta = local_delta(self.model.client, self.theta_c[base_version], batches, learning_rate)
+        self.steps[step].gradient = delta.tobytes()
 
     def clip(self, step: StepId, bound: float) -> None:
         """The aggregator brings the step's projected gradients into [-bound, bound]."""

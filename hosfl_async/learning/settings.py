@@ -38,6 +38,8 @@ class ModelSettings:
     """Units of each hidden server layer; the layer onto the classes is added."""
     activation: Literal["relu", "tanh"] = "relu"
     """After every layer but the last of the server half."""
+    cut: Literal["layer", "end"] = "layer"
+    """Methods fix it. layer: where the widths or cut_block say. end: the client half is the whole model, the server has none."""
     cut_block: Annotated[int, Ge(1), Le(256)] = 2
     """Encoders: blocks in the client half, which has the embeddings too."""
     trainable: Trainable = "lora"

@@ -11,6 +11,7 @@ A model is added by writing one function that returns its two modules and enteri
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod, sqrt
@@ -97,11 +98,16 @@ class SplitModel:
     cut_shape: Shape
     sequences: bool = False
     """Samples are sequences: ``cut_shape`` is that of one token, and the server half takes their lengths beside the activations."""
+    tail: Half | None = None
+    """Where the client half is the whole model: the part of it that would be the server's, for its initial values."""
 
 
 def initial_theta_c(model: SplitModel, seed: int) -> Vector:
     """theta_c(0): the client half's parameters from which the update log starts."""
-    return model.client.initial(named_key("client half", seed))
+    theta = model.client.initial(named_key("client half", seed))
+    if model.tail is not None:  # the very values with which the two halves would have started
+        theta[-model.tail.size :] = model.tail.initial(named_key("server half", seed))
+    return theta
 
 
 def initial_theta_s(model: SplitModel, seed: int) -> Vector:
@@ -114,6 +120,8 @@ def build_model(settings: ModelSettings, sample_shape: Shape, classes: int, voca
 
     The client half is in inference mode and records no graph. Trainable parameters are not set: ``bind`` them first.
     """
+    if settings.name in ENCODERS and settings.cut == "end":
+        raise SettingsError("task.model.cut", "encoders are not built in one piece", expected="layer", found="end")
     if settings.name in ENCODERS:
         from hosfl_async.learning.encoders import build_encoder  # and with it transformers, which the other models do not need
 
@@ -122,7 +130,10 @@ def build_model(settings: ModelSettings, sample_shape: Shape, classes: int, voca
         raise SettingsError("task.model.name", "it does not read tokens", expected=" or ".join(ENCODERS), found=settings.name)
     else:
         input_shape, cut_shape, client, server = _MODELS[settings.name](settings, sample_shape, classes)
-        model = SplitModel(client=Half(client), server=Half(server), input_shape=input_shape, cut_shape=cut_shape)
+        tail = Half(deepcopy(server)) if settings.cut == "end" else None
+        if tail is not None:
+            client, server, cut_shape = nn.Sequential(client, server), nn.Identity(), (classes,)
+        model = SplitModel(client=Half(client), server=Half(server), input_shape=input_shape, cut_shape=cut_shape, tail=tail)
     model.client.module.eval()
     model.client.record_graph(False)
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from hosfl_async.agents.settings import DENSE
 from hosfl_async.errors import SettingsError
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.scenario.fleets import fleet_contradictions
@@ -78,7 +79,7 @@ def _micro_batches(scenario: Scenario, source: Source) -> Iterator[SettingsError
 
 def _directions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     shared, location = scenario.shared, scenario.aggregator.location
-    if shared.directions == "per_version" and shared.estimator == "gradient":
+    if shared.directions == "per_version" and shared.estimator in DENSE:
         yield source.problem(("shared", "directions"), f"{scenario.method} has no directions", expected="per_step", found="per_version")
     elif location != "mean" and shared.directions != "per_version":
         yield source.problem(

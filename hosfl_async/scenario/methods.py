@@ -10,7 +10,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Method = Literal[
-    "hosfl_async", "hosfl_sync", "hosfl_sync_over_selected", "frozen_client", "sfl_first_order", "sfl_first_order_sync", "mu_splitfed"
+    "hosfl_async",
+    "hosfl_sync",
+    "hosfl_sync_over_selected",
+    "frozen_client",
+    "sfl_first_order",
+    "sfl_first_order_sync",
+    "mu_splitfed",
+    "sfl_zeroth_order",
+    "fedbuff_first_order",
+    "decomfl",
 ]
 
 
@@ -30,8 +39,21 @@ class Entry:
 
 _HOSFL = "HO-SFL, arXiv:2603.14773"
 _SPLITFED = "SplitFed, arXiv:2004.12088"
-_FIRST_ORDER = {"shared.estimator": "gradient"}
-_PROJECTION = {"shared.estimator": "dual_projection"}
+_SPLIT = {"task.model.cut": "layer"}
+_FIRST_ORDER = {"shared.estimator": "gradient", **_SPLIT}
+_PROJECTION = {"shared.estimator": "dual_projection", **_SPLIT}
+_FORWARD_ONLY = {
+    "shared.estimator": "server_losses",
+    **_SPLIT,
+    "cut.activations": "float32",
+    "client.dual_reuse": 1,
+    "server.micro_batch_max": 1,
+}
+"""Slopes are differences of a thousandth of what crosses the cut: rounding it would leave nothing of them."""
+_LOCAL_TRAINING = {"shared.estimator": "local_training", "task.model.cut": "end", "shared.directions": "per_step"}
+_WHOLE_MODEL_SENT = {"aggregator.snapshot_every_versions": 1, "aggregator.snapshot_behind_versions": 1}
+"""A client fetches the newest model whole, as FedBuff's do, and not the K dense deltas of every version it missed."""
+_LOCAL_LOSSES = {"shared.estimator": "local_losses", "task.model.cut": "end", "shared.directions": "per_version"}
 
 METHODS: dict[str, Entry] = {
     "hosfl_async": Entry(f"ours, from {_HOSFL}, and FedBuff, arXiv:2106.06639", fixes=_PROJECTION),
@@ -41,6 +63,13 @@ METHODS: dict[str, Entry] = {
     "sfl_first_order": Entry(f"{_SPLITFED}, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FIRST_ORDER),
     "sfl_first_order_sync": Entry(f"{_SPLITFED}, the client halves averaged after every step", synchronous=True, fixes=_FIRST_ORDER),
     "mu_splitfed": Entry("MU-SplitFed, arXiv:2510.21155", synchronous=True, fixes=_PROJECTION, defaults={"server.steps_per_activation": 4}),
+    "sfl_zeroth_order": Entry("MU-SplitFed, arXiv:2510.21155, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FORWARD_ONLY),
+    "fedbuff_first_order": Entry(
+        "FedBuff, arXiv:2106.06639",
+        fixes=_LOCAL_TRAINING,
+        defaults={"client.local_steps": 4, "shared.evaluate_every_versions": 50, **_WHOLE_MODEL_SENT},
+    ),
+    "decomfl": Entry("DeComFL, arXiv:2405.15861", synchronous=True, fixes=_LOCAL_LOSSES, defaults={"shared.evaluate_every_versions": 10}),
 }
 
 

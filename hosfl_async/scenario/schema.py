@@ -41,7 +41,10 @@ class SharedSettings:
     """P: perturbed forwards per client step, and scalars in every contribution. 0 with method frozen_client only."""
     estimator: Estimator = "dual_projection"
     """What clients contribute; methods fix it. dual_projection: P scalars from perturbed forwards, with the dual. gradient: the dense
-    gradient of a client that back-propagates."""
+    gradient of a client that back-propagates. server_losses: P slopes of the loss, found by a server that only runs forward passes.
+    local_losses: the same, found by a client that holds the whole model. local_training: what such a client's training changes."""
+    evaluate_every_versions: Annotated[int, Ge(0)] = 0
+    """Versions between two evaluations, for methods whose server takes no steps; else server.evaluate_every_steps says when. 0: none."""
     directions: Directions = "per_step"
     """per_step: every step probes directions of its own. per_version: everybody at one version probes the same directions, as in the paper,
     and the scalars are combined over clients; an entry then costs P additions for each base version in it, not for each step."""
@@ -119,7 +122,8 @@ class Scenario:
     whole fleet or of a cohort; fixes buffer, staleness rules and steps under way. hosfl_sync_over_selected: the first of a larger
     cohort. frozen_client: the control; clients feed the server and never move.
     The rivals are described in docs/methods.md: sfl_first_order and sfl_first_order_sync, clients that back-propagate; mu_splitfed, several
-    server steps for each batch of activations."""
+    server steps for each batch of activations; sfl_zeroth_order, a server that only runs forward passes, too; fedbuff_first_order and
+    decomfl, the whole model on the client."""
     task: TaskSettings = field(default_factory=TaskSettings)
     shared: SharedSettings = field(default_factory=SharedSettings)
     client: EdgeClientSettings = field(default_factory=EdgeClientSettings)
@@ -172,8 +176,9 @@ class Scenario:
 
     def frozen_control(self) -> Scenario:
         """The same run with clients that never move: what the split server reaches alone. Every report shows it beside the accuracy."""
-        shared = replace(self.shared, probes=0, estimator="dual_projection")
-        return replace(self, method="frozen_client", shared=shared, update=replace(self.update, rule="sgd")).agree()
+        shared = replace(self.shared, probes=0, estimator="dual_projection", evaluate_every_versions=0)
+        task = replace(self.task, model=replace(self.task.model, cut="layer"))
+        return replace(self, method="frozen_client", task=task, shared=shared, update=replace(self.update, rule="sgd")).agree()
 
 
 def _shared_keys(settings: type) -> tuple[str, ...]:

@@ -130,9 +130,17 @@ def own_factor(speed: SpeedSettings, key: int) -> float:
     return min(max(factor, speed.factor_min), speed.factor_max)
 
 
+def forwards_of(job: jobs.Estimate) -> int:
+    """Forward passes over one batch: the anchor and the client's probes, and for each step as many again."""
+    batches = job.activations.shape[0] // max(1, job.labels.shape[0])
+    return (1 + job.steps) * batches
+
+
 def _client_work(compute: ComputeSettings) -> Mapping[type, Callable[[Any], float]]:
     return {
-        jobs.Forward: lambda job: compute.forward_s,
+        jobs.Forward: lambda job: (1 + job.probes) * compute.forward_s,
+        jobs.LocalSlopes: lambda job: (1 + job.probes) * compute.forward_s,
+        jobs.TrainLocally: lambda job: job.steps * (1 + BACKWARD_FORWARDS) * compute.forward_s,
         jobs.Probe: lambda job: job.probes * compute.forward_s,
         jobs.BackPropagate: lambda job: BACKWARD_FORWARDS * compute.forward_s,
         jobs.Project: lambda job: compute.project_s,
@@ -145,6 +153,7 @@ def _service_work(compute: ComputeSettings) -> Mapping[type, Callable[[Any], flo
     return {
         jobs.Backward: lambda job: job.steps * compute.backward_s,
         jobs.BackwardTogether: lambda job: job.parts[0].steps * compute.backward_s * (1 + compute.micro_batch_share * (len(job.parts) - 1)),
+        jobs.Estimate: lambda job: forwards_of(job) * compute.backward_s / (1 + BACKWARD_FORWARDS),
         jobs.EvaluateDual: lambda job: compute.backward_s * DUAL_SHARE,
     }
 

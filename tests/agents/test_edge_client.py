@@ -540,6 +540,7 @@ def ways() -> dict[tuple[Phase, Phase], Callable[[], Client]]:
         (P.JOINING, P.RESTING): then("joining", lambda client: client.receive(AGGREGATOR, Welcome(1, 1, 1))),
         (P.JOINING, P.BROKEN): then("joining", lambda client: client.receive(AGGREGATOR, JoinRefused(1, "fleet_full"))),
         (P.RESTING, P.FORWARD): then("resting", lambda client: client.accepted(1, 1, head=0)),
+        (P.RESTING, P.PROJECTING): lambda: Client(estimator="local_losses").joined(),
         (P.RESTING, P.DONE): then("resting", to_done),
         (P.RESTING, P.BROKEN): then("resting", split_brain),
         (P.FORWARD, P.AWAITING_DUAL): then("forward", lambda client: client.forward()),

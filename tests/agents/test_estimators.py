@@ -8,12 +8,38 @@ from hypothesis import strategies as st
 from solo import contribution
 from test_aggregator import Host
 from test_edge_client import Client, log_of, step
-from toy import SIZE, numbers
+from toy import LABELS, SIZE, numbers
 
 from hosfl_async.agent import JobFailed, Received, Started, TimerFired
 from hosfl_async.agents import Aggregator
-from hosfl_async.jobs import BackPropagate, Forward, GradientDone, Probe, Project, Replayed
-from hosfl_async.messages import AGGREGATOR, CatchUp, ClientGradient, EntryCommitted, LogPage, Refused, SmashedData, StepId, Tensor
+from hosfl_async.jobs import (
+    BackPropagate,
+    Forward,
+    ForwardDone,
+    GradientDone,
+    LocalSlopes,
+    Probe,
+    Project,
+    Projected,
+    Replay,
+    Replayed,
+    TrainLocally,
+)
+from hosfl_async.messages import (
+    AGGREGATOR,
+    SPLIT_SERVER,
+    CatchUp,
+    ClientGradient,
+    DualVariable,
+    EntryCommitted,
+    HeadAnnounced,
+    LogPage,
+    ProjectedGradients,
+    Refused,
+    SmashedData,
+    StepId,
+    Tensor,
+)
 from hosfl_async.scaling import scaled_gradient
 
 
@@ -145,3 +171,81 @@ def test_an_abandoned_step_gives_the_kept_dual_up() -> None:
     failed, client.job = client.job, None
     client.feed(JobFailed(failed, "a dual that does not fit"))
     assert client.job == Forward(step(3), 0)
+
+
+# -- the whole model on the client --------------------------------------------------------------------
+
+
+def test_a_client_with_the_whole_model_computes_its_slopes_alone() -> None:
+    client = Client(estimator="local_losses").joined()
+    assert client.job == LocalSlopes(step(1), 0, 2)
+    client.done(Projected(step(1), (0.5, -0.25)))
+    assert client.sent() == [ProjectedGradients(step(1), 0, (0.5, -0.25))], "nothing crosses a cut"
+    client.accepted(1, 1)
+    client.receive(AGGREGATOR, LogPage(0, log_of(1).after(0, 1), 1))
+    assert isinstance(client.job, Replay), "what is new in the log is replayed first"
+    client.done(Replayed(1))
+    assert client.job == LocalSlopes(step(2), 1, 2)
+
+
+def test_a_client_with_the_whole_model_trains_alone_and_sends_what_changed() -> None:
+    client = Client(estimator="local_training", local_steps=3, local_learning_rate=0.5).joined()
+    assert client.job == TrainLocally(step(1), 0, 3, 0.5)
+    client.done(GradientDone(step(1), gradient()))
+    assert client.sent() == [ClientGradient(step(1), 0, gradient())]
+
+
+def test_no_entry_is_replayed_while_a_client_computes_alone() -> None:
+    client = Client(estimator="local_losses").joined()
+    client.receive(AGGREGATOR, LogPage(0, log_of(2).after(0, 2), 2))
+    assert client.job == LocalSlopes(step(1), 0, 2)
+    client.done(Projected(step(1), (0.5, -0.25)))
+    assert client.sent()[0].base_version == 0
+
+
+def test_dense_contributions_are_asked_of_local_training_and_scalars_of_local_losses() -> None:
+    trained = Host(estimator="local_training", buffer_contributions=1)
+    trained.join("a")
+    trained.say("a", dense(1))
+    assert trained.agent.log.head == 1
+    [answer] = trained.say("a", contribution(StepId("a", 1, 2)))
+    assert answer.reason == "malformed"
+    slopes = Host(estimator="local_losses", buffer_contributions=1)
+    slopes.join("a")
+    [answer] = slopes.say("a", dense(1))
+    assert answer.reason == "malformed"
+
+
+def test_a_split_server_that_takes_no_steps_is_told_the_head_at_multiples_of_a_version() -> None:
+    told = Host(buffer_contributions=1, evaluate_every_versions=2)
+    told.join("a")
+    announced = []
+    for number in range(1, 6):
+        answers = told.say("a", contribution(StepId("a", 1, number)))
+        announced += [message.head for message in answers if isinstance(message, HeadAnnounced)]
+    assert announced == [2, 4]
+    quiet = Host(buffer_contributions=1)
+    quiet.join("a")
+    assert not [m for n in range(1, 6) for m in quiet.say("a", contribution(StepId("a", 1, n))) if isinstance(m, HeadAnnounced)]
+
+
+# -- a server that only runs forward passes -----------------------------------------------------------
+
+
+def test_a_client_without_a_dual_sends_its_perturbed_activations_and_contributes_the_servers_slopes() -> None:
+    client = Client(estimator="server_losses").joined()
+    assert client.job == Forward(step(1), 0, None, 2)
+    stacked = numbers("stacked", shape=(6, 3))
+    client.done(ForwardDone(stacked, LABELS))
+    assert client.sent() == [SmashedData(step(1), 0, stacked, LABELS)] and client.job is None
+    slopes = Tensor("float32", (2,), b"\0\0\x80\x3f\0\0\0\xbf")
+    client.receive(SPLIT_SERVER, DualVariable(step(1), 1, slopes))
+    assert client.sent() == [ProjectedGradients(step(1), 0, (1.0, -0.5))]
+
+
+@pytest.mark.parametrize("answer", [numbers("dual", shape=(6, 3)), numbers("dual", shape=(3,))], ids=["a dual", "one too many"])
+def test_slopes_that_are_not_one_for_each_probe_cost_the_step(answer: Tensor) -> None:
+    client = Client(estimator="server_losses").joined()
+    client.done(ForwardDone(numbers("stacked", shape=(6, 3)), LABELS))
+    client.receive(SPLIT_SERVER, DualVariable(step(1), 1, answer))
+    assert client.sent(ProjectedGradients) == [] and client.agent.counts["duals_malformed"] == 1

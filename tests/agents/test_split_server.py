@@ -20,6 +20,7 @@ from hosfl_async.jobs import (
     BackwardDone,
     BackwardsDone,
     BackwardTogether,
+    Estimate,
     Evaluate,
     Evaluated,
     EvaluateDual,
@@ -270,6 +271,43 @@ def test_the_end_dismisses_those_who_wait_for_company() -> None:
     solo.receive(AGGREGATOR, HeadAnnounced(0, True))
     assert solo.sent(DualRefused) == [DualRefused(FIRST, "finished")]
     assert "micro_batch" not in solo.timers and solo.agent.counts["trained"] == 0
+
+
+# -- other servers ------------------------------------------------------------------------------------
+
+
+def test_a_server_that_only_runs_forward_passes_answers_with_slopes_and_steps_unless_too_stale() -> None:
+    stale = StalenessSettings(rule="cutoff", versions_max=1)
+    solo = server(estimator="server_losses", steps_per_activation=3, staleness=stale)
+    solo.receive("client-1", smashed(FIRST, 4))
+    assert isinstance(solo.job, Estimate) and solo.job.steps == 3
+    solo.done(BackwardDone(FIRST, numbers("slopes", shape=(2,)), 1.0))
+    assert [dual.dual.shape for dual in solo.sent(DualVariable)] == [(2,)] and solo.agent.server_steps == 3
+    solo.receive("client-2", smashed(OTHER, 1))
+    assert isinstance(solo.job, Estimate) and solo.job.steps == 0, "answered, but nothing is learnt from it"
+    finish_job(solo)
+    assert solo.sent(DualVariable) and solo.agent.server_steps == 3 and solo.agent.counts["duals_evaluated"] == 1
+    solo.receive("client-3", smashed(THIRD, 4))
+    failed, solo.job = solo.job, None
+    solo.feed(JobFailed(failed, "shape"))
+    assert solo.sent() == [DualRefused(THIRD, "malformed")]
+
+
+def test_a_server_without_steps_evaluates_at_announced_versions() -> None:
+    solo = server(evaluate_every_versions=2)
+    log = log_of(5)
+    solo.receive(AGGREGATOR, HeadAnnounced(1))
+    assert solo.sent() == []
+    solo.receive(AGGREGATOR, HeadAnnounced(2))
+    assert solo.sent() == [CatchUp(0)]
+    solo.receive(AGGREGATOR, LogPage(0, log.after(0, 3), 3))
+    solo.done(Replayed(3))
+    assert isinstance(solo.job, Evaluate)
+    solo.done(Evaluated(3, 0.5, 1.0, 10))
+    solo.receive(AGGREGATOR, HeadAnnounced(3))
+    assert solo.sent() == [], "evaluated already"
+    solo.receive(AGGREGATOR, HeadAnnounced(4))
+    assert solo.sent() == [CatchUp(3)]
 
 
 # -- policy fresh -------------------------------------------------------------------------------------

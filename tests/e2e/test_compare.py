@@ -93,6 +93,19 @@ def test_what_a_method_means_wins_over_overrides(tmp_path: Path) -> None:
         assert f"\nprobes = {probes}\n" in (tmp_path / "out" / f"{method}-seed0" / "scenario.toml").read_text()
 
 
+def test_an_override_may_be_for_one_method_only_and_local_steps_count_as_samples(tmp_path: Path) -> None:
+    words = ("--methods", "hosfl_async,fedbuff_first_order", "--seeds", "1", "--set", "aggregator.client_steps=60", "--target", "0.2")
+    own = ("--set", "hosfl_async:shared.probes=3", "--set", "fedbuff_first_order:client.local_steps=2")
+    out = tmp_path / "out"
+    done = hosfl("compare", SCENARIOS / "quickstart.toml", *words, *own, "--out", out)
+    assert done.returncode == 0, done.stderr
+    for method, probes in (("hosfl_async", 3), ("fedbuff_first_order", 20)):
+        assert f"\nprobes = {probes}\n" in (out / f"{method}-seed0" / "scenario.toml").read_text()
+    methods = json.loads((out / "comparison.json").read_text())["methods"]
+    samples = {name: method["runs"][0]["curve"]["samples"][-1] for name, method in methods.items()}
+    assert samples == {"hosfl_async": 60 * 32, "fedbuff_first_order": 2 * 60 * 32, "frozen_client": 60 * 32}
+
+
 def test_a_method_that_does_not_exist_and_a_missing_target_are_explained(tmp_path: Path) -> None:
     unknown = hosfl(*WORDS, "--methods", "hosfl_asink", "--out", tmp_path / "out")
     assert unknown.returncode == 2 and "--set method: not allowed" in unknown.stderr and "hosfl_async" in unknown.stderr

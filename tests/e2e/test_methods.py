@@ -18,11 +18,14 @@ RUNS: dict[str, list[str]] = {
     "hosfl_sync_over_selected": ["aggregator.cohort=8", "aggregator.cohort_extra=4"],
     "sfl_first_order": ["aggregator.learning_rate=1.0"],
     "mu_splitfed": ["aggregator.buffer_deadline_s=600"],
+    "sfl_zeroth_order": ["aggregator.learning_rate=1.0"],
+    "fedbuff_first_order": ["aggregator.learning_rate=1.0"],
+    "decomfl": ["aggregator.cohort=5", "aggregator.buffer_deadline_s=6000", "aggregator.learning_rate=0.05"],
     "sfl_first_order_sync": ["aggregator.buffer_deadline_s=600", "aggregator.learning_rate=2.0"],
 }
 """Method -> what it needs beside the scenario to learn in few steps."""
 
-BYTES_OF = {"sfl_first_order": "gradients", "sfl_first_order_sync": "gradients"}
+BYTES_OF = {"sfl_first_order": "gradients", "sfl_first_order_sync": "gradients", "fedbuff_first_order": "gradients"}
 
 
 def test_every_method_but_the_control_is_run_here() -> None:
@@ -41,7 +44,8 @@ def test_it_trains_and_everyone_agrees(method: str) -> None:
     assert summary.accuracy_final > summary.accuracy_frozen_control + 0.03
 
 
-STEPS: dict[str, int] = {}
+STEPS: dict[str, int] = {"decomfl": 3000}
+"""What learns slowly: P probes in all dimensions of the model."""
 
 
 def test_a_dual_used_again_divides_the_cut_traffic_and_still_trains() -> None:

@@ -38,7 +38,7 @@ class Observed:
         if record.name == "admitted":
             self.weights[record.step] = record.values["weight"]
         elif record.name == "clipped":
-            [step] = {item[1] for item in self.schedule if item[0] == "project" and str(item[1]) == record.step}
+            [step] = {item[1] for item in self.schedule if item[0] in ("project", "local_slopes") and str(item[1]) == record.step}
             self.schedule.append(("clip", step, record.values["bound"]))
 
     @property
@@ -77,8 +77,15 @@ class _Watching:
 
     def run(self, job: Any) -> Any:
         match job:
-            case jobs.Forward(step, base_version, batch_of):
+            case jobs.Forward(step, base_version, batch_of, probes):
                 self._schedule.append(("forward", step, base_version, batch_of))
+                if probes:
+                    self._schedule.append(("perturbed", step, probes))
+            case jobs.Estimate(step, weight=weight, steps=steps):
+                self._schedule.append(("estimate", step, weight, steps))
+            case jobs.LocalSlopes() | jobs.TrainLocally():
+                name = "local_slopes" if isinstance(job, jobs.LocalSlopes) else "train_locally"
+                self._schedule.append((name, *(getattr(job, field) for field in job.__struct_fields__)))
             case jobs.Backward(step, weight=weight, steps=steps):
                 self._schedule.append(("backward", step, weight, steps))
             case jobs.BackwardTogether(parts):
@@ -174,6 +181,10 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ["method=sfl_first_order", "network.loss=0.1"],
         ["client.dual_reuse=3", "network.loss=0.1"],
         ["server.steps_per_activation=3"],
+        ["method=sfl_zeroth_order", "network.loss=0.1", "server.steps_per_activation=2", 'server.staleness.rule="polynomial"'],
+        ["method=fedbuff_first_order", "network.loss=0.1", "client.local_steps=3"],
+        ["method=decomfl", "aggregator.buffer_deadline_s=600"],
+        ["method=decomfl", "aggregator.cohort=12", 'aggregator.clipping.rule="median"', "aggregator.buffer_deadline_s=30"],
         ['update.rule="momentum"', "aggregator.learning_rate=0.05", "network.loss=0.1"],
         ['update.rule="adamw"', "aggregator.learning_rate=0.02", "update.weight_decay=0.1", "aggregator.snapshot_behind_versions=1"],
         ['update.rule="adamw"', "aggregator.learning_rate=0.02", "method=sfl_first_order", 'aggregator.divide_by="weights"'],
@@ -198,6 +209,10 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "first order",
         "dual used again",
         "server steps",
+        "zeroth order on both halves",
+        "whole model, trained locally",
+        "whole model, slopes",
+        "whole model, slopes of a cohort",
         "momentum",
         "adamw, snapshots",
         "adamw, first order",
@@ -213,5 +228,9 @@ def test_an_asynchronous_run_is_the_plain_loop_in_its_own_order(changes: list[st
     expected = scheduled(reference_of(scenario), observed.schedule)
     assert_equal(observed, expected)
     assert any(item[0] == "backward_together" for item in observed.schedule) == any("micro_batch" in change for change in changes)
-    orders = {item[1].client for item in observed.schedule if item[0] in ("project", "back_propagate")}
+    orders = {
+        item[1].client
+        for item in observed.schedule
+        if item[0] in ("project", "back_propagate", "estimate", "local_slopes", "train_locally")
+    }
     assert len(orders) > 10, "an asynchronous run of many clients was meant"
