@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from hosfl_async.messages import Checkpoint, LogEntry, StepId, Tensor
+from hosfl_async.messages import Checkpoint, LogEntry, NamedTensor, StepId, Tensor
 
 
 class Introduce(Struct, frozen=True, gc=False):
@@ -183,6 +183,24 @@ class BackwardsDone(Struct, frozen=True, gc=False):
     parts: tuple[BackwardDone, ...]
 
 
+class TakeServerState(Struct, frozen=True, gc=False):
+    """Copy the server half and its optimiser as they stand. -> ``ServerStateTaken``"""
+
+
+class ServerStateTaken(Struct, frozen=True, gc=False):
+    state: tuple[NamedTensor, ...]
+
+
+class RestoreServerState(Struct, frozen=True, gc=False):
+    """Go on from a state that was taken, in this life or an earlier one. -> ``ServerStateRestored``"""
+
+    state: tuple[NamedTensor, ...]
+
+
+class ServerStateRestored(Struct, frozen=True, gc=False):
+    pass
+
+
 class Evaluate(Struct, frozen=True, gc=False):
     """Accuracy and mean loss on the held-out data at the learner's client half and server half. -> ``Evaluated``"""
 
@@ -195,6 +213,6 @@ class Evaluated(Struct, frozen=True, gc=False):
 
 
 ClientJob = Introduce | Forward | Probe | Project | BackPropagate | LocalSlopes | TrainLocally | Replay | InstallSnapshot
-ServerJob = Backward | BackwardTogether | Estimate | EvaluateDual | Replay | InstallSnapshot | Evaluate
+ServerJob = Backward | BackwardTogether | Estimate | EvaluateDual | TakeServerState | RestoreServerState | Replay | InstallSnapshot | Evaluate
 AggregatorJob = Introduce | Replay | TakeSnapshot | InstallSnapshot
 Job = ClientJob | ServerJob | AggregatorJob

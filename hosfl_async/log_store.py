@@ -344,5 +344,7 @@ def _verified(database: sqlite3.Connection, path: Path) -> Iterator[tuple[Durabl
             record = decode_record(packed)
         except CodecError as error:
             raise LogError(f"{where}: {error}") from error
+        if not isinstance(record, DurableRecord):
+            raise LogError(f"{where}: expected a record of the log, found {type(record).__name__}")
         end = end.after(record, where)
         yield record, end

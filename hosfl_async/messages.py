@@ -326,3 +326,46 @@ class EntryCommitted(Struct, frozen=True, tag=True, tag_field="kind", forbid_unk
 
 
 DurableRecord = ClientJoined | EntryCommitted
+
+
+# -- what a client makes durable ----------------------------------------------------------------------
+
+
+class ContributionMade(Struct, frozen=True, tag=True, tag_field="kind", forbid_unknown_fields=True, gc=False):
+    """Durable record: this contribution may have been sent; until it is answered, it is sent again as it stands here."""
+
+    message: Contributed
+
+
+class ContributionSettled(Struct, frozen=True, tag=True, tag_field="kind", forbid_unknown_fields=True, gc=False):
+    """Durable record: the contribution of this step was answered and need not be kept."""
+
+    step: StepId
+
+
+OutboxRecord = ContributionMade | ContributionSettled
+
+
+# -- what the split server makes durable --------------------------------------------------------------
+
+
+class NamedTensor(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    name: Name
+    tensor: Tensor
+
+
+class ServerCheckpoint(Struct, frozen=True, tag=True, tag_field="kind", forbid_unknown_fields=True, gc=False):
+    """Durable record: the server half with its optimiser, and exactly the steps that have trained it. Each one stands for all before it."""
+
+    server_steps: Count
+    newest_base: Count
+    """Highest base version of smashed data so far."""
+    steps: tuple[StepId, ...]
+    """The journal: each client's latest step that is in the state. Earlier ones are in it or will never be."""
+    answers: tuple[DualVariable, ...]
+    """Duals of some of these steps, for whoever asks again."""
+    state: tuple[NamedTensor, ...]
+    """What the learner needs to go on; only it knows what that is."""
+
+
+DurableAny = DurableRecord | OutboxRecord | ServerCheckpoint

@@ -7,6 +7,9 @@ the anchor forward and the projection; therefore the update log is replayed *bet
 Phases and the ways between them are data (``TRANSITIONS``). What may be lost is repeated: the join, the smashed data, the catch-up
 and every unanswered contribution, byte for byte, with growing pauses. Only the smashed data are given up after a bounded number of
 repetitions: an abandoned step costs one batch, a contribution that waits for its answer is kept until it is answered.
+
+With ``durable_outbox`` a contribution is made durable before it is sent, so that not even a crash loses a step that was paid for. What an
+earlier life left unanswered is sent again as it stands *before* joining: the next incarnation would fence it off.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from hosfl_async.agent import (
     JobDone,
     JobFailed,
     PeerGone,
+    Persist,
     Received,
     Record,
     RunJob,
@@ -60,6 +64,8 @@ from hosfl_async.messages import (
     Checkpoint,
     ClientGradient,
     Contributed,
+    ContributionMade,
+    ContributionSettled,
     DigestDiffers,
     DualRefused,
     DualRequest,
@@ -195,8 +201,9 @@ class EdgeClient:
             case JobFailed(job, reason):
                 self._busy = False
                 self._on_job_failed(job, reason)
-            case Started(boot):
+            case Started(boot, records):
                 self._boot = boot
+                self._restore(records)
                 self._run(Introduce())
             case PeerGone(_):
                 self._count("peers_gone")
@@ -217,7 +224,8 @@ class EdgeClient:
                 self._follower.replayed(result)
             case Introduced():
                 self._introduced = result
-                self._ask_to_join()
+                if not self._unanswered:
+                    self._ask_to_join()
 
     def _on_job_failed(self, job: Any, reason: str) -> None:
         """A projection can fail on a dual that does not fit: the step is lost. Anything else is this machine's own fault."""
@@ -231,6 +239,19 @@ class EdgeClient:
             self._break(f"{type(job).__name__} failed: {reason}")
 
     # -- joining ------------------------------------------------------------------------------------------
+
+    def _restore(self, records: tuple[Any, ...]) -> None:
+        """Send again what an earlier life has left unanswered."""
+        for record in records:
+            if isinstance(record, ContributionMade):
+                self._unanswered[record.message.step] = record.message
+            else:
+                self._unanswered.pop(record.step, None)
+        if self._unanswered:
+            self._count("left_by_earlier_lives", len(self._unanswered))
+            for message in self._unanswered.values():
+                self._send(AGGREGATOR, message)
+            self._pause("answer")
 
     def _ask_to_join(self) -> None:
         assert self._introduced is not None
@@ -381,6 +402,8 @@ class EdgeClient:
 
     def _contribute(self, message: Contributed) -> None:
         self._unanswered[self._step] = message
+        if self._settings.durable_outbox:
+            self._effects.append(Persist(ContributionMade(message)))
         self._smashed = self._dual = None
         self._enter(Phase.RESTING)
         self._send(AGGREGATOR, message)
@@ -401,22 +424,28 @@ class EdgeClient:
         self._follower.hear(message.head, message.finished)
         if self._unanswered.pop(message.step, None) is not None:
             self._count("accepted")
-            self._settle()
+            self._settle(message.step)
 
     def _on_refused(self, message: Refused) -> None:
         self._follower.hear(message.head, message.finished)
         if self._unanswered.pop(message.step, None) is not None:
             self._count(f"refused_{message.reason}")
-            self._settle()
+            self._settle(message.step)
+            if message.step.incarnation != self._incarnation:
+                return  # an earlier life's: that it was fenced off says nothing about this one
         elif not self._wishing or message.step != self._next_step:
             return
         if message.reason == "fenced":
             self._break("fenced: another incarnation of this client has joined")
 
-    def _settle(self) -> None:
+    def _settle(self, step: StepId) -> None:
+        if self._settings.durable_outbox:
+            self._effects.append(Persist(ContributionSettled(step)))
         self._answered("answer")
         if self._unanswered:
             self._pause("answer")
+        elif self._phase is Phase.JOINING and self._introduced is not None:
+            self._ask_to_join()
 
     def _on_log_page(self, message: LogPage) -> None:
         follower = self._follower
@@ -573,7 +602,7 @@ class EdgeClient:
         self._effects.append(RunJob(job))
 
     def validate(self) -> None:
-        if len(self._unanswered) > self._settings.steps_unanswered_max:
+        if self._phase is not Phase.JOINING and len(self._unanswered) > self._settings.steps_unanswered_max:
             raise AgentError(f"{self.name}: {len(self._unanswered)} steps unanswered")
         if self._phase in _IN_STEP and self._base_version != self._follower.version:
             raise AgentError(f"{self.name}: the log moved from {self._base_version} to {self._follower.version} within step {self._step}")

@@ -112,6 +112,8 @@ class EdgeClientSettings:
     """Steps sent but not yet accepted before the client waits. 1 with K = number of clients is the synchronous method."""
     asks_before_step: bool = False
     """Wait for a place before each step. Follows from aggregator.concurrency and aggregator.cohort."""
+    durable_outbox: bool = False
+    """Make every contribution durable before it is sent, and have those of an earlier life answered before joining. Real devices do."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
     """Digest the parameters at multiples of this version and have them compared."""
     retry: RetrySettings = field(default_factory=RetrySettings)
@@ -150,6 +152,10 @@ class SplitServerSettings:
     the silence lasts."""
     silences_max: Annotated[int, Ge(1), Le(40)] = 16
     """Such questions in one silence; the next smashed data begin anew."""
+    checkpoint_every_steps: Annotated[int, Ge(0)] = 0
+    """Server steps between two durable checkpoints of the server half: what a crash costs at most. 0: none, a restart begins anew."""
+    checkpoint_answers_bytes_max: Annotated[int, Ge(0)] = 64 * 2**20
+    """Bytes of remembered duals in a checkpoint, the newest first; after a crash the others are forgotten."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
     """As for the clients: the server follows the log in order to evaluate."""
     retry: RetrySettings = field(default_factory=RetrySettings)

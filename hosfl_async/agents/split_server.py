@@ -9,6 +9,10 @@ remembered activations anew, at the server half of that moment, when the client 
 
 The server follows the update log like a client, so that it can evaluate the whole model; it pulls only when an evaluation is due.
 
+With ``checkpoint_every_steps`` half, optimiser and the journal of steps that trained them become durable together, in one record. A
+restarted server goes on from the last one: what came after is lost together with its steps, which are trained if they come again; what came
+before is never trained twice, since the journal says so.
+
 It has no step of its own that would tell it the end of the run, and the announcement may be lost. So a server that has received nothing
 for a while asks for the log, ever more rarely and a bounded number of times: silence may mean that the run is over.
 """
@@ -25,6 +29,7 @@ from hosfl_async.agent import (
     JobDone,
     JobFailed,
     PeerGone,
+    Persist,
     Received,
     Record,
     RunJob,
@@ -52,6 +57,9 @@ from hosfl_async.jobs import (
     InstallSnapshot,
     Replay,
     Replayed,
+    RestoreServerState,
+    ServerStateTaken,
+    TakeServerState,
 )
 from hosfl_async.messages import (
     AGGREGATOR,
@@ -63,6 +71,7 @@ from hosfl_async.messages import (
     DualVariable,
     HeadAnnounced,
     LogPage,
+    ServerCheckpoint,
     SmashedData,
     Snapshot,
     StepId,
@@ -74,9 +83,9 @@ class _Remembered:
 
     __slots__ = ("answer", "requested", "smashed", "trained")
 
-    def __init__(self, smashed: SmashedData) -> None:
-        self.smashed: SmashedData | None = smashed
-        self.answer: DualVariable | DualRefused | None = None
+    def __init__(self, smashed: SmashedData | None, answer: DualVariable | None = None) -> None:
+        self.smashed = smashed
+        self.answer: DualVariable | DualRefused | None = answer
         self.trained = False
         self.requested = False
 
@@ -92,7 +101,7 @@ class SplitServer:
     def __init__(self, settings: SplitServerSettings, name: str = SPLIT_SERVER) -> None:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
-            ("received", "trained", "duplicate", "busy", "forgotten", "malformed", "late", "impostor", "duals_sent", "duals_evaluated",
+            ("received", "trained", "duplicate", "busy", "forgotten", "malformed", "late", "impostor", "duals_sent", "duals_evaluated", "checkpoints",
              "evictions", "evaluations", "micro_batches", "taken_apart", "retried", "log_refused", "peers_gone", "silences"), 0,
         )  # fmt: skip
         self.server_steps = 0
@@ -101,6 +110,11 @@ class SplitServer:
         self._settings = settings
         self._follower = LogFollower(settings.digest_every_versions)
         self._newest_step: dict[str, StepId] = {}
+        self._trained_step: dict[str, StepId] = {}
+        """Each client's latest step that is in the server half: the journal. Kept only if there are checkpoints."""
+        self._steps_restored = 0
+        self._steps_kept = 0
+        """Server steps of this life's beginning, and of the latest checkpoint."""
         self._newest_base = 0
         self._memory: OrderedDict[StepId, _Remembered] = OrderedDict()
         self._queue = CutQueue(settings)
@@ -154,7 +168,8 @@ class SplitServer:
                 self._on_job_failed(job, reason)
             case PeerGone(_):
                 self.counts["peers_gone"] += 1
-            case Started():
+            case Started(_, records):
+                self._restore(records)
                 self._watch_for_silence()
             case TimerFired("silence"):
                 self._on_silence()
@@ -169,6 +184,45 @@ class SplitServer:
             self._watching = False
             self._effects.append(SetTimer("silence", None))
         return self._effects
+
+    # -- what outlives a crash ----------------------------------------------------------------------------
+
+    def _restore(self, records: tuple[Any, ...]) -> None:
+        """Go on from the latest checkpoint."""
+        if not records:
+            return
+        kept: ServerCheckpoint = records[-1]
+        self.server_steps = self._steps_restored = self._steps_kept = kept.server_steps
+        self._newest_base = kept.newest_base
+        self._newest_step = {step.client: step for step in kept.steps}
+        self._trained_step = dict(self._newest_step)
+        for answer in kept.answers:
+            self._remember(answer.step, _Remembered(None, answer))
+        self._busy = True
+        self._effects.append(RunJob(RestoreServerState(kept.state)))
+
+    def _checkpoint_is_due(self) -> bool:
+        every = self._settings.checkpoint_every_steps
+        since = self.server_steps - self._steps_kept
+        return every > 0 and since > 0 and (since >= every or self._follower.finished)
+
+    def _on_state_taken(self, result: ServerStateTaken) -> None:
+        """Nothing was trained since the job began, so journal and state belong together."""
+        self.counts["checkpoints"] += 1
+        self._steps_kept = self.server_steps
+        steps = tuple(self._trained_step.values())
+        self._effects.append(Persist(ServerCheckpoint(self.server_steps, self._newest_base, steps, self._answers_to_keep(), result.state)))
+        self._effects.append(Record("checkpoint", {"server_steps": float(self.server_steps)}))
+
+    def _answers_to_keep(self) -> tuple[DualVariable, ...]:
+        room, answers = self._settings.checkpoint_answers_bytes_max, []
+        for remembered in reversed(self._memory.values()):
+            if isinstance(remembered.answer, DualVariable):
+                room -= remembered.answer.dual.bytes_sent
+                if room < 0:
+                    break
+                answers.append(remembered.answer)
+        return tuple(reversed(answers))
 
     # -- the cut ------------------------------------------------------------------------------------------
 
@@ -273,6 +327,8 @@ class SplitServer:
         self.server_steps += self._settings.steps_per_activation
         self._evaluation_due = self._evaluation_due or (every > 0 and before // every != self.server_steps // every)
         for result in results:
+            if self._settings.checkpoint_every_steps:
+                self._trained_step[result.step.client] = result.step
             self._effects.append(Record("server_step", {"loss": result.loss}, str(result.step)))
             self._on_dual(result)
 
@@ -356,7 +412,7 @@ class SplitServer:
             self._dismiss_queue()
         if self._busy:
             return
-        if job := self._next_for_evaluation() or self._queue.take(self._now):
+        if job := TakeServerState() if self._checkpoint_is_due() else self._next_for_evaluation() or self._queue.take(self._now):
             self._busy = True
             self._effects.append(RunJob(job))
             self._gather(False)
@@ -408,6 +464,8 @@ class SplitServer:
                 self._follower.replayed(result)
             case Evaluated():
                 self._on_evaluated(result)
+            case ServerStateTaken():
+                self._on_state_taken(result)
 
     def _on_evaluated(self, result: Evaluated) -> None:
         self.counts["evaluations"] += 1
@@ -444,7 +502,8 @@ class SplitServer:
         if len(self._memory) > self._settings.answers_remembered_max or len(self._queue) > queued_max:
             raise AgentError(f"{self.name}: a bound is broken: {len(self._memory)} remembered, {len(self._queue)} queued")
         steps = counts["micro_batches"] * self._settings.steps_per_activation
-        if steps != self.server_steps or not counts["micro_batches"] <= counts["trained"] <= counts["received"]:
+        in_this_life = self.server_steps - self._steps_restored
+        if steps != in_this_life or not counts["micro_batches"] <= counts["trained"] <= counts["received"]:
             raise AgentError(f"{self.name}: more steps trained than received: {counts}")
         try:
             self._follower.validate()

@@ -16,6 +16,7 @@ from hosfl_async.assembly.summing import summarise
 from hosfl_async.broker.embedded import embedded_broker
 from hosfl_async.broker.mqtt import MqttTransport
 from hosfl_async.broker.transport import ANYONE, Station
+from hosfl_async.checkpoint_store import LatestCheckpoint
 from hosfl_async.errors import SettingsError
 from hosfl_async.live.fleet import run_fleet
 from hosfl_async.live.host import LiveHost
@@ -23,6 +24,7 @@ from hosfl_async.live.job_worker import JobWorker
 from hosfl_async.live.pace import WallClock
 from hosfl_async.live.tally import total
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
+from hosfl_async.outbox_store import MemoryOutbox
 from hosfl_async.report import Recorder, Summary, write_summary
 from hosfl_async.scenario import Scenario
 from hosfl_async.simulation.devices import ModelledPace
@@ -126,12 +128,17 @@ def _hosts(
             files.store,
         ),
         SPLIT_SERVER: host(
-            SPLIT_SERVER, parts.server(SPLIT_SERVER), parts.server_learner(), INBOXES["server"], station(SPLIT_SERVER, watches=(ANYONE,))
+            SPLIT_SERVER,
+            parts.server(SPLIT_SERVER),
+            parts.server_learner(),
+            INBOXES["server"],
+            station(SPLIT_SERVER, watches=(ANYONE,)),
+            LatestCheckpoint(),
         ),
     }
     for name in devices:
         learner = parts.client_learner(name)
-        hosts[name] = host(name, parts.client(name), learner, INBOXES["client"], station(name, groups=(CLIENTS,)))
+        hosts[name] = host(name, parts.client(name), learner, INBOXES["client"], station(name, groups=(CLIENTS,)), MemoryOutbox())
     return hosts, pace
 
 

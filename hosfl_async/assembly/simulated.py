@@ -14,8 +14,10 @@ from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.summing import summarise
 from hosfl_async.assembly.trial import LOOK_EVERY, Trial
+from hosfl_async.checkpoint_store import LatestCheckpoint
 from hosfl_async.checks import progress_problems
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
+from hosfl_async.outbox_store import MemoryOutbox
 from hosfl_async.report import Recorder, Summary, write_summary
 from hosfl_async.scenario import Scenario
 from hosfl_async.simulation.host import Simulation
@@ -49,9 +51,11 @@ def build_simulation(
     recorder.meter = simulation.bytes_sent
     store = trial.store if trial else files.store if files else None
     simulation.add(AGGREGATOR, make_agent=parts.aggregator, make_learner=parts.aggregator_learner, inbox=INBOXES["aggregator"], store=store)
-    simulation.add(SPLIT_SERVER, make_agent=parts.server, make_learner=parts.server_learner, inbox=INBOXES["server"])
+    kept = LatestCheckpoint() if scenario.server.checkpoint_every_steps else None
+    simulation.add(SPLIT_SERVER, make_agent=parts.server, make_learner=parts.server_learner, inbox=INBOXES["server"], store=kept)
+    make: dict[str, Any] = {"make_agent": parts.client, "make_learner": parts.client_learner, "inbox": INBOXES["client"]}
     for name, group in scenario.devices():
-        simulation.add(name, make_agent=parts.client, make_learner=parts.client_learner, inbox=INBOXES["client"], group=group)
+        simulation.add(name, group=group, store=MemoryOutbox() if scenario.client.durable_outbox else None, **make)
     return simulation
 
 

@@ -11,9 +11,9 @@ from msgspec.msgpack import Encoder
 
 from hosfl_async.codec.limits import DEFAULT_LIMITS, CodecLimits
 from hosfl_async.codec.refusal import BAD_BYTES, Unsound, quoted
-from hosfl_async.codec.soundness import CHECKS, check_terms
+from hosfl_async.codec.soundness import CHECKS, check_checkpoint, check_terms
 from hosfl_async.errors import CodecError
-from hosfl_async.messages import SCHEMA_VERSION, DurableRecord, EntryCommitted, Message, Name
+from hosfl_async.messages import SCHEMA_VERSION, ContributionMade, DurableAny, EntryCommitted, Message, Name, ServerCheckpoint
 
 M = TypeVar("M")
 
@@ -35,7 +35,7 @@ class _EnvelopeHead(Struct, frozen=True, gc=False):
 
 _ENCODER = Encoder()
 _ANY_HEAD = TypedDecoder(_EnvelopeHead)
-_RECORD = TypedDecoder(DurableRecord)
+_RECORD = TypedDecoder(DurableAny)
 
 
 def encode(sender: str, message: Message) -> bytes:
@@ -80,17 +80,22 @@ class Decoder:
         return envelope.sender, message
 
 
-def encode_record(record: DurableRecord) -> bytes:
+def encode_record(record: DurableAny) -> bytes:
     """One durable record, without an envelope: the log store keeps the schema version once per file."""
     return _ENCODER.encode(record)
 
 
-def decode_record(packed: bytes) -> DurableRecord:
+def decode_record(packed: bytes) -> DurableAny:
     """The reverse of ``encode_record``. Raises ``CodecError``, whatever the bytes."""
     try:
-        record: DurableRecord = _RECORD.decode(packed)
-        if isinstance(record, EntryCommitted):
-            check_terms(record.entry, "entry")
+        record: DurableAny = _RECORD.decode(packed)
+        match record:
+            case EntryCommitted(entry):
+                check_terms(entry, "entry")
+            case ContributionMade(message):
+                CHECKS[type(message)](message)
+            case ServerCheckpoint():
+                check_checkpoint(record)
     except BAD_BYTES as error:
         raise CodecError(f"durable record of {len(packed)} bytes: {quoted(error)}") from None
     return record

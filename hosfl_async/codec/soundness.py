@@ -20,6 +20,7 @@ from hosfl_async.messages import (
     LogEntry,
     LogPage,
     ProjectedGradients,
+    ServerCheckpoint,
     SmashedData,
     Snapshot,
     Tensor,
@@ -136,6 +137,14 @@ def check_terms(entry: LogEntry, where: str) -> None:
             raise Unsound(f"{where}.terms", "coefficients or a gradient of whole float32", found)
         previous = step
     _check_finite(b"".join([term.coefficients or term.gradient for term in entry.terms]), f"{where}.terms")
+
+
+def check_checkpoint(checkpoint: ServerCheckpoint) -> None:
+    """Every tensor as long as it says and finite: a half that is not would poison whatever it answers."""
+    for answer in checkpoint.answers:
+        _check_dual_variable(answer)
+    for named in checkpoint.state:
+        _check_tensor(named.tensor, f"state.{named.name}", named.tensor.dtype)
 
 
 CHECKS: dict[type, Callable[[Any], None]] = {

@@ -9,7 +9,7 @@ operations in a fixed order, each correctly rounded, so that a step is the same 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum, isfinite, sqrt
 from typing import Any, NamedTuple
@@ -51,6 +51,16 @@ class Optimizer:
             gradient[:] = self._mean
         gradient *= np.float32(learning_rate)
         theta -= gradient
+
+    def state(self) -> dict[str, Vector | NDArray[np.int64]]:
+        """Everything that the next step depends on, beside the parameters (not copied)."""
+        return {"optimizer_steps": np.array([self._steps], np.int64), "optimizer_mean": self._mean, "optimizer_square": self._square}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """The reverse of ``state``; shapes are the caller's to check."""
+        self._steps = int(state["optimizer_steps"][0])
+        self._mean[:] = state["optimizer_mean"]
+        self._square[:] = state["optimizer_square"]
 
     def _adam_direction(self, gradient: Vector) -> Vector:
         """Mean gradient over root mean squared gradient, both freed of their bias towards zero (AdamW, arXiv:1711.05101)."""
@@ -164,6 +174,21 @@ class ServerTrainer:
                 break
             self._step(weight)
         return dual
+
+    def state(self) -> dict[str, Vector | NDArray[np.int64]]:
+        """The half's parameters and the optimiser's memory, by name (not copied)."""
+        return {"theta_s": self.theta, **self._optimizer.state()}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """The reverse of ``state``. Raises ``LearnerError``, changing nothing, if names or shapes differ from ours: another model or
+        optimiser."""
+        ours = self.state()
+        if {name: array.shape for name, array in ours.items()} != {name: array.shape for name, array in state.items()}:
+            found = ", ".join(f"{name} {array.shape}" for name, array in state.items())
+            expected = ", ".join(f"{name} {array.shape}" for name, array in ours.items())
+            raise LearnerError(f"the checkpoint belongs to another server half or optimiser: expected {expected}; found {found}")
+        self.theta[:] = state["theta_s"]
+        self._optimizer.restore(state)
 
     def _step(self, weight: float) -> None:
         if self._settings.gradient_norm_max:

@@ -17,6 +17,8 @@ Backward,        server: one step with its dual, or one for a micro-batch with t
 BackwardTogether, held-out data
 Estimate,        held-out data; for a server that only runs forward passes, slopes of the loss and its own estimated step
 EvaluateDual, Evaluate
+TakeServerState,  server: half and optimiser, out and in again
+RestoreServerState
 Replay,          all: move the client half on along the log, or to a snapshot; copy it out
 InstallSnapshot, TakeSnapshot
 ===============  ==========================================================================================
@@ -48,7 +50,7 @@ from hosfl_async.learning.version_store import VersionStore
 from hosfl_async.learning.whole_model import local_delta
 from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
 from hosfl_async.learning.zeroth_order_server import ZerothOrderTrainer
-from hosfl_async.messages import Checkpoint, StepId
+from hosfl_async.messages import Checkpoint, NamedTensor, StepId
 
 
 class _Follower:
@@ -298,6 +300,11 @@ class ServerLearner(_Follower):
                 return self._evaluate_dual(job)
             case jobs.Evaluate():
                 return self._evaluate(job)
+            case jobs.TakeServerState():
+                return jobs.ServerStateTaken(tuple(NamedTensor(name, to_data(array)) for name, array in self._trainer.state().items()))
+            case jobs.RestoreServerState():
+                self._restore(job.state)
+                return jobs.ServerStateRestored()
             case _:
                 return super().run(job)
 
@@ -333,6 +340,12 @@ class ServerLearner(_Follower):
             correct, loss = correct + hits, loss + batch_loss
         samples = len(labels)
         return jobs.Evaluated(version=self._held.number, accuracy=correct / samples, loss=loss / samples, samples=samples)
+
+    def _restore(self, state: tuple[NamedTensor, ...]) -> None:
+        arrays = {}
+        for name, tensor in ((named.name, named.tensor) for named in state):
+            arrays[name] = to_array(tensor, "int64" if tensor.dtype == "int64" else "float32", (None,), f"{name} of the checkpoint")
+        self._trainer.restore(arrays)
 
     def _received(self, job: jobs.Backward | jobs.EvaluateDual) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         activations = received(job.activations, (None, *self._model.cut_shape), f"activations of step {job.step}")

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from hosfl_async.assembly.building import INBOXES, Parts, modelled_pace
 from hosfl_async.broker.mqtt import MqttTransport
 from hosfl_async.broker.transport import ANYONE, Station
+from hosfl_async.checkpoint_store import CheckpointStore
 from hosfl_async.errors import SettingsError
 from hosfl_async.live.host import LiveHost
 from hosfl_async.live.job_worker import JobWorker
 from hosfl_async.live.pace import WallClock
 from hosfl_async.log_store import LogStore
 from hosfl_async.messages import CLIENTS
+from hosfl_async.outbox_store import OutboxStore
 from hosfl_async.process.logs import record_teller
 from hosfl_async.process.settings import ProcessSettings, Role
 from hosfl_async.process.state import StateFolder
 from hosfl_async.scenario import Scenario
 from hosfl_async.trace import TraceWriter
 
-LOG = "log.sqlite"
+LOG, OUTBOX, CHECKPOINT = "log.sqlite", "outbox.sqlite", "server.safetensors"
 
 
 def build_host(
@@ -36,7 +39,7 @@ def build_host(
 ) -> LiveHost:
     """The host of this process's agent; what must be closed again is entered into ``stack``."""
     name = settings.name or ""
-    parts = Parts(scenario, shared=False)
+    parts = Parts(_durable(scenario, settings), shared=False)
     agent, learner, store = _role_parts(stack, role, name, parts, settings, state)
     if role == "client":
         station = Station(run=settings.run, name=name, groups=(CLIENTS,))
@@ -61,6 +64,13 @@ def build_host(
     )
 
 
+def _durable(scenario: Scenario, settings: ProcessSettings) -> Scenario:
+    """Real devices keep what a crash would cost them."""
+    client = replace(scenario.client, durable_outbox=True)
+    server = replace(scenario.server, checkpoint_every_steps=settings.checkpoint_every_steps)
+    return replace(scenario, client=client, server=server)
+
+
 def _role_parts(
     stack: ExitStack, role: Role, name: str, parts: Parts, settings: ProcessSettings, state: StateFolder
 ) -> tuple[Any, Any, Any]:
@@ -70,8 +80,9 @@ def _role_parts(
         store = stack.enter_context(LogStore(state / LOG, durable=True, meta=meta))
         return parts.aggregator(name), parts.aggregator_learner(), store
     if role == "server":
-        return parts.server(name), parts.server_learner(), None
+        return parts.server(name), parts.server_learner(), CheckpointStore(state / CHECKPOINT, settings.run)
     if name not in dict(scenario.devices()):
         last = scenario.clients
         raise SettingsError("name", "no such client in the scenario's fleet", expected=f"client-1 to client-{last}", found=name)
-    return parts.client(name), parts.client_learner(name), None
+    outbox = stack.enter_context(OutboxStore(state / OUTBOX, settings.run))
+    return parts.client(name), parts.client_learner(name), outbox

@@ -82,12 +82,18 @@ class WholeSystem(RuleBasedStateMachine):
         limits=st.sampled_from([{}, {}, {"concurrency": 1}, {"concurrency": 2}, {"cohort": 2}, {"cohort": 1, "cohort_extra": 1}]),
         selection=st.sampled_from(["random", "balanced", "fastest_first"]),
         directions=st.sampled_from(["per_step", "per_version"]),
+        outbox=st.booleans(),
+        checkpoints=st.sampled_from([0, 1, 2]),
     )
-    def begin(self, clients: int, policy: Any, unanswered: int, staleness: Any, limits: Any, **changes: Any) -> None:
+    def begin(
+        self, clients: int, policy: Any, unanswered: int, staleness: Any, limits: Any, outbox: bool, checkpoints: int, **changes: Any
+    ) -> None:
         aggregator = _small_aggregator(staleness=staleness, **limits, **changes)
         probes = aggregator.probes
         client = replace(SMALL_CLIENT, dual_policy=policy, steps_unanswered_max=unanswered, probes=probes, asks_before_step=bool(limits))
-        self.world = World(clients, aggregator=aggregator, client=client, server=replace(SMALL_SERVER, staleness=staleness))
+        client = replace(client, durable_outbox=outbox)
+        server = replace(SMALL_SERVER, staleness=staleness, checkpoint_every_steps=checkpoints)
+        self.world = World(clients, aggregator=aggregator, client=client, server=server)
         self.world.start_all()
 
     @rule(choices=numbers_of_choice)

@@ -7,7 +7,9 @@ watches what any observer of the whole system could see, at the instant it happe
 * ``Accepted`` never leaves before the entry that holds the step is durable, and never names two versions for one step.
 * A step is in the log at most once; a later incarnation is never lower.
 * What is sent again is sent again byte for byte: contributions, smashed data, and duals within one life of the server.
-* At most one job per agent; no projection at parameters that have moved since the anchor; no step trained twice in a life.
+* At most one job per agent; no projection at parameters that have moved since the anchor; no step trained twice in the life of a server
+  half, which goes on from its checkpoint when the server starts again.
+* With a durable outbox no contribution is sent before it is durable, and each one comes to an answer: in the log, or refused.
 
 ``calm`` ends the malice: everything is delivered, everyone is up, and the system must finish. ``check_end`` says what then holds.
 """
@@ -18,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from hosfl_async.agent import JobDone, JobFailed, PeerGone, Persist, Received, Record, RunJob, Send, SetTimer, Started, TimerFired
@@ -52,7 +55,11 @@ from hosfl_async.jobs import (
     Projected,
     Replay,
     Replayed,
+    RestoreServerState,
+    ServerStateRestored,
+    ServerStateTaken,
     SnapshotTaken,
+    TakeServerState,
     TakeSnapshot,
 )
 from hosfl_async.messages import (
@@ -63,10 +70,13 @@ from hosfl_async.messages import (
     AggregatorInbox,
     Checkpoint,
     ClientJoined,
+    ContributionMade,
+    ContributionSettled,
     DualVariable,
     EdgeClientInbox,
     EntryCommitted,
     LogEntry,
+    NamedTensor,
     ProjectedGradients,
     SmashedData,
     SplitServerInbox,
@@ -152,6 +162,14 @@ class ToyLearner:
                 return BackwardDone(step, numbers("dual", str(step), len(self.trained), shape=activations.shape), 1.0)
             case BackwardTogether(parts):
                 return BackwardsDone(tuple(self.run(part) for part in parts))
+            case TakeServerState():
+                packed = np.frombuffer(msgspec.msgpack.encode(self.trained), np.uint8).astype("<i8")
+                return ServerStateTaken((NamedTensor("trained", Tensor("int64", packed.shape, packed.tobytes())),))
+            case RestoreServerState((NamedTensor("trained", packed),)):
+                assert not self.trained
+                bytes_ = np.frombuffer(packed.data, "<i8").astype(np.uint8).tobytes()
+                self.trained = msgspec.msgpack.decode(bytes_, type=list[StepId])
+                return ServerStateRestored()
             case EvaluateDual(step, activations, _):
                 return BackwardDone(step, numbers("dual", str(step), len(self.trained), shape=activations.shape), 1.0)
             case Evaluate():
@@ -244,6 +262,8 @@ class World:
         """Every step in a durable entry, with its version."""
         self.acknowledged: dict[StepId, int] = {}
         self.entries: list[LogEntry] = []
+        self.outbox: dict[StepId, bool] = {}
+        """Every contribution that became durable at its client, and whether it was answered since."""
         self._incarnations: dict[str, int] = {}
         self._said: dict[Any, Any] = {}
         self._sent = 0
@@ -383,6 +403,8 @@ class World:
                 self.acknowledged[step] = version
             case ProjectedGradients(step) | SmashedData(step):
                 self._watch_same((type(message), step), message)
+                if isinstance(message, ProjectedGradients) and self._settings[CLIENTS].durable_outbox:
+                    assert step in self.outbox, f"{step} is sent and is not durable"
             case DualVariable(step):
                 self._watch_same((type(message), step, node.boot), message)
 
@@ -391,6 +413,12 @@ class World:
 
     def _watch_record(self, record: Any) -> None:
         match record:
+            case ContributionMade(message):
+                assert message.step not in self.outbox, f"{message.step} is made twice"
+                self.outbox[message.step] = False
+            case ContributionSettled(step):
+                assert self.outbox[step] is False, f"{step} is settled twice"
+                self.outbox[step] = True
             case ClientJoined(client, _, incarnation):
                 assert incarnation > self._incarnations.get(client, 0), f"{client}: incarnation {incarnation} is not new"
                 self._incarnations[client] = incarnation
@@ -441,6 +469,8 @@ class World:
         aggregator = self.agent(AGGREGATOR)
         assert aggregator.log.head == len(self.entries) and len(self.logged) == self._settings[AGGREGATOR].client_steps
         assert self.acknowledged.items() <= self.logged.items()
+        left = [step for step, answered in self.outbox.items() if not answered and step not in self.logged]
+        assert len(left) <= sum(self.agent(name).counts.get("unanswered_at_the_end", 0) for name in self.clients), f"never answered: {left}"
         theta = np.zeros(SIZE, np.float32)
         for entry in self.entries:
             theta = replayed(theta, entry)

@@ -275,3 +275,37 @@ def test_an_idle_client_is_small() -> None:
     assert each < 512, f"{each:.0f} bytes for each idle client"
     del learners
     assert first.version == 0
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+def test_a_restored_server_half_goes_on_bit_for_bit(optimizer: str) -> None:
+    """Half and optimiser, taken out and put into another learner: every later dual is equal."""
+    made = LearnerFactory(TASK, ZEROTH, replace(FIRST, optimizer=optimizer), seed=7, clients=CLIENTS)
+    one, client = made.server(), made.client(CLIENTS[0])
+
+    def backward(learner: Any, number: int) -> jobs.BackwardDone:
+        step = StepId(CLIENTS[0], 1, number)
+        done = client.run(jobs.Forward(step, 0))
+        return learner.run(jobs.Backward(step, done.activations, done.labels))
+
+    for number in (1, 2, 3):
+        backward(one, number)
+    state = one.run(jobs.TakeServerState()).state
+    other = made.server()
+    other.run(jobs.RestoreServerState(state))
+    for number in (4, 5):
+        assert backward(one, number) == backward(other, number)
+    assert one.run(jobs.TakeServerState()) == other.run(jobs.TakeServerState())
+    assert one.run(jobs.TakeServerState()).state != state, "what was taken is a copy"
+
+
+def test_a_checkpoint_of_another_model_or_optimiser_changes_nothing() -> None:
+    made = factory(shared=False)
+    server = made.server()
+    before = server.run(jobs.TakeServerState())
+    other = LearnerFactory(TASK, ZEROTH, replace(FIRST, optimizer="sgd"), seed=7, clients=CLIENTS).server()
+    wider = replace(TASK, model=replace(TASK.model, server_widths=(7,)))
+    for foreign in (other, LearnerFactory(wider, ZEROTH, FIRST, seed=7, clients=CLIENTS).server()):
+        with pytest.raises(LearnerError, match="another server half or optimiser"):
+            server.run(jobs.RestoreServerState(foreign.run(jobs.TakeServerState()).state))
+    assert server.run(jobs.TakeServerState()) == before

@@ -414,4 +414,55 @@ MUTANTS = (
         new="",
         tests=CAMPAIGN,
     ),
+    Mutant(
+        name="outbox_after_the_message",
+        why="A contribution is durable before it is sent; else a crash between the two loses a step that somebody has seen.",
+        file="agents/edge_client.py",
+        old="        if self._settings.durable_outbox:\n            self._effects.append(Persist(ContributionMade(message)))\n"
+        "        self._smashed = self._dual = None\n        self._enter(Phase.RESTING)\n        self._send(AGGREGATOR, message)\n",
+        new="        self._smashed = self._dual = None\n        self._enter(Phase.RESTING)\n        self._send(AGGREGATOR, message)\n"
+        "        if self._settings.durable_outbox:\n            self._effects.append(Persist(ContributionMade(message)))\n",
+        tests=("agents/test_durability.py", "agents/test_machines.py::TestWholeSystem"),
+    ),
+    Mutant(
+        name="joins_before_the_outbox_is_empty",
+        why="What an earlier life left is answered before joining; the next incarnation fences it off.",
+        file="agents/edge_client.py",
+        old="                if not self._unanswered:\n                    self._ask_to_join()\n",
+        new="                self._ask_to_join()\n",
+        tests=("agents/test_durability.py",),
+    ),
+    Mutant(
+        name="journal_of_what_has_arrived",
+        why="The journal holds the steps that are in the server half, not those that wait: else what waited is lost for ever.",
+        file="agents/split_server.py",
+        old="        steps = tuple(self._trained_step.values())\n",
+        new="        steps = tuple(self._newest_step.values())\n",
+        tests=("agents/test_durability.py",),
+    ),
+    Mutant(
+        name="journal_not_restored",
+        why="A restarted server knows which steps its half has learnt from; else a repetition trains it twice.",
+        file="agents/split_server.py",
+        old="        self._newest_step = {step.client: step for step in kept.steps}\n"
+        "        self._trained_step = dict(self._newest_step)\n",
+        new="        self._trained_step = {step.client: step for step in kept.steps}\n",
+        tests=("agents/test_durability.py", "agents/test_machines.py::TestWholeSystem"),
+    ),
+    Mutant(
+        name="rename_before_sync",
+        why="A file takes its name when its content is on disk, not before.",
+        file="durable_files.py",
+        old="        os.fsync(file)\n    finally:\n",
+        new="        pass\n    finally:\n",
+        tests=("ground/test_durable_files.py",),
+    ),
+    Mutant(
+        name="checkpoint_believed_unseen",
+        why="A checkpoint with a flipped bit must be refused, not trained on.",
+        file="checkpoint_store.py",
+        old="    if _digest(told, arrays) != digest:\n",
+        new="    if not digest:\n",
+        tests=("ground/test_checkpoint_store.py",),
+    ),
 )
