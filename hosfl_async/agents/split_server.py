@@ -101,8 +101,9 @@ class SplitServer:
     def __init__(self, settings: SplitServerSettings, name: str = SPLIT_SERVER) -> None:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
-            ("received", "trained", "duplicate", "busy", "forgotten", "malformed", "late", "impostor", "duals_sent", "duals_evaluated", "checkpoints",
-             "evictions", "evaluations", "micro_batches", "taken_apart", "retried", "log_refused", "peers_gone", "silences"), 0,
+            ("received", "trained", "duplicate", "busy", "forgotten", "malformed", "late", "impostor", "duals_sent", "duals_evaluated",
+             "evictions", "evaluations", "micro_batches", "taken_apart", "retried", "log_refused", "peers_gone", "silences",
+             "checkpoints"), 0,
         )  # fmt: skip
         self.server_steps = 0
         self.broken = ""
