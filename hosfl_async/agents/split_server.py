@@ -197,8 +197,8 @@ class SplitServer:
         self._newest_base = kept.newest_base
         self._newest_step = {step.client: step for step in kept.steps}
         self._trained_step = dict(self._newest_step)
-        for answer in kept.answers:
-            self._remember(answer.step, _Remembered(None, answer))
+        for answer in kept.answers[-self._settings.answers_remembered_max :]:
+            self._memory[answer.step] = _Remembered(None, answer)
         self._busy = True
         self._effects.append(RunJob(RestoreServerState(kept.state)))
 
