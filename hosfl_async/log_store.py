@@ -186,7 +186,7 @@ class LogStore:
         path = Path(path)
         if not path.is_file():
             raise LogError(f"{path}: no such log")
-        with _named_errors(path), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        with _named_errors(path), closing(_for_reading(path)) as database:
             database.execute("BEGIN")
             if not _has_tables(database, path):
                 return LogContents({}, (), 0, EMPTY_CHAIN)
@@ -288,6 +288,19 @@ def _connect(path: Path, durable: bool) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+    return database
+
+
+def _for_reading(path: Path) -> sqlite3.Connection:
+    """Read-only, unless a killed writer left something that SQLite must first roll back: that takes the right to write."""
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
+    except sqlite3.OperationalError as error:
+        database.close()
+        if "readonly" not in str(error):
+            raise
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
     return database
 
 

@@ -24,7 +24,7 @@ from hosfl_async.process.state import StateFolder
 from hosfl_async.scenario import Scenario
 from hosfl_async.trace import TraceWriter
 
-LOG, OUTBOX, CHECKPOINT = "log.sqlite", "outbox.sqlite", "server.safetensors"
+LOG, OUTBOX, CHECKPOINT = "log.sqlite", "outbox.sqlite", "checkpoint.safetensors"
 
 
 def build_host(
