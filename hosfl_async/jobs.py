@@ -213,6 +213,8 @@ class Evaluated(Struct, frozen=True, gc=False):
 
 
 ClientJob = Introduce | Forward | Probe | Project | BackPropagate | LocalSlopes | TrainLocally | Replay | InstallSnapshot
-ServerJob = Backward | BackwardTogether | Estimate | EvaluateDual | TakeServerState | RestoreServerState | Replay | InstallSnapshot | Evaluate
+ServerJob = (
+    Backward | BackwardTogether | Estimate | EvaluateDual | TakeServerState | RestoreServerState | Replay | InstallSnapshot | Evaluate
+)
 AggregatorJob = Introduce | Replay | TakeSnapshot | InstallSnapshot
 Job = ClientJob | ServerJob | AggregatorJob
