@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hosfl_async.learning.perturbation import Perturber, Vector
+from hosfl_async.learning.settings import UpdateSettings
+from hosfl_async.learning.update_rule import UpdateRule
 from hosfl_async.learning.version_store import parameter_digest
 from hosfl_async.learning.zeroth_order import replay
 from hosfl_async.messages import LogEntry, StepId, Term
@@ -56,3 +59,17 @@ def golden_digest() -> bytes:
     theta = golden_start(vectors["size"])
     replay(theta, golden_entries(vectors), bytes.fromhex(vectors["run_key"]), Perturber())
     return parameter_digest(theta)
+
+
+@cache
+def joining_proof(update: UpdateSettings, learning_rate: float) -> bytes:
+    """What a machine shows when it joins: ``golden_digest``; under another update rule than plain SGD also the golden records replayed
+    by that rule with the run's own constants, so that a machine that would replay by others is refused at once.
+    """
+    if update.rule == "sgd":
+        return golden_digest()
+    vectors = golden_vectors()
+    rule = UpdateRule(update, vectors["size"], learning_rate)
+    state = rule.initial(golden_start(vectors["size"]))
+    rule.replay(state, golden_entries(vectors), bytes.fromhex(vectors["run_key"]), Perturber())
+    return blake2b(golden_digest() + parameter_digest(state), digest_size=32).digest()

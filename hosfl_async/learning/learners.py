@@ -41,7 +41,7 @@ from hosfl_async.errors import LearnerError
 from hosfl_async.learning.cut_traffic import CutTraffic, received
 from hosfl_async.learning.data import BatchSampler, Dataset
 from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
-from hosfl_async.learning.golden import golden_digest
+from hosfl_async.learning.golden import joining_proof
 from hosfl_async.learning.losses import slopes
 from hosfl_async.learning.sequences import as_bytes, from_bytes, lengths_beside, take
 from hosfl_async.learning.split_model import SplitModel
@@ -83,7 +83,8 @@ class _Follower:
             case jobs.InstallSnapshot():
                 return self._install_snapshot(job)
             case jobs.Introduce():
-                return jobs.Introduced(golden_digest(), self._store.initial_digest(), self._store.parameters)
+                proof = joining_proof(self._store.rule.settings, self._store.rule.learning_rate)
+                return jobs.Introduced(proof, self._store.initial_digest(), self._store.parameters)
             case _:
                 raise LearnerError(f"a {type(self).__name__} does not compute {type(job).__name__}")
 

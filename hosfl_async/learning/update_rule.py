@@ -39,12 +39,12 @@ class UpdateRule:
     ``learning_rate`` is eta of adamw, whose entries carry none; the other rules find it in the entries' coefficients already.
     """
 
-    __slots__ = ("_buffer", "_learning_rate", "_root", "_settings", "_size", "_step", "moments")
+    __slots__ = ("_buffer", "_root", "_size", "_step", "learning_rate", "moments", "settings")
 
     def __init__(self, settings: UpdateSettings, size: int, learning_rate: float) -> None:
         self.moments = MOMENTS[settings.rule]
         """Vectors that a state holds beside theta."""
-        self._settings, self._size, self._learning_rate = settings, size, learning_rate
+        self.settings, self._size, self.learning_rate = settings, size, learning_rate
         self._step = aligned_vector(size if self.moments else 0)
         self._buffer, self._root = (np.empty(CHUNK_ELEMENTS if settings.rule == "adamw" else 0, np.float32) for _ in range(2))
 
@@ -69,34 +69,34 @@ class UpdateRule:
 
     def _apply(self, state: Vector, version: int) -> None:
         vectors = [*state.reshape(1 + self.moments, self._size), self._step]
-        corrections = [np.float32(1 - power(beta, version)) for beta in (self._settings.beta1, self._settings.beta2)]
+        corrections = [np.float32(1 - power(beta, version)) for beta in (self.settings.beta1, self.settings.beta2)]
         for begin in range(0, self._size, CHUNK_ELEMENTS):
             parts = [vector[begin : begin + CHUNK_ELEMENTS] for vector in vectors]
-            if self._settings.rule == "momentum":
+            if self.settings.rule == "momentum":
                 self._momentum(*parts)
             else:
                 self._adamw(*parts, *corrections)
 
     def _momentum(self, theta: Vector, mean: Vector, step: Vector) -> None:
-        mean *= np.float32(self._settings.momentum)
+        mean *= np.float32(self.settings.momentum)
         mean += step
         theta += mean
 
     def _adamw(self, theta: Vector, mean: Vector, square: Vector, step: Vector, mean_part: np.float32, square_part: np.float32) -> None:
-        settings, buffer, root = self._settings, self._buffer[: theta.size], self._root[: theta.size]
+        settings, buffer, root = self.settings, self._buffer[: theta.size], self._root[: theta.size]
         mean *= np.float32(settings.beta1)
         mean += np.multiply(step, np.float32(1 - settings.beta1), out=buffer)
         square *= np.float32(settings.beta2)
         np.multiply(step, step, out=buffer)
         buffer *= np.float32(1 - settings.beta2)
         square += buffer
-        theta *= np.float32(1 - self._learning_rate * settings.weight_decay)
+        theta *= np.float32(1 - self.learning_rate * settings.weight_decay)
         np.divide(square, square_part, out=root)
         np.sqrt(root, out=root)
         root += np.float32(settings.epsilon)
         np.divide(mean, mean_part, out=buffer)
         buffer /= root
-        buffer *= np.float32(self._learning_rate)
+        buffer *= np.float32(self.learning_rate)
         theta += buffer
 
 

@@ -71,7 +71,7 @@ class VersionStore:
         self._run_key = run_key
         self._shared = shared
         self._perturber = Perturber()
-        self._rule = rule or UpdateRule(DEFAULT_UPDATE, half.size, 1.0)
+        self.rule = rule or UpdateRule(DEFAULT_UPDATE, half.size, 1.0)
         self._live: dict[int, Version] = {}
         self._digests: dict[tuple[int, bytes | None], bytes] = {}
         self._digests_kept_max = digests_kept_max
@@ -90,7 +90,7 @@ class VersionStore:
 
     def hold_initial(self) -> Version:
         """Hold version 0."""
-        return self._hold(self._live.get(0) or self._enter(0, self._rule.initial(self._initial()), EMPTY_CHAIN))
+        return self._hold(self._live.get(0) or self._enter(0, self.rule.initial(self._initial()), EMPTY_CHAIN))
 
     def release(self, held: Version) -> None:
         """Let go of a version; with its last holder it disappears."""
@@ -160,7 +160,7 @@ class VersionStore:
         state = nearest.state if alone else self._copy(nearest.state)
         self.release(nearest)
         state.flags.writeable = True
-        self._rule.replay(state, rest, self._run_key, self._perturber, shared=self._shared)
+        self.rule.replay(state, rest, self._run_key, self._perturber, shared=self._shared)
         self.replayed_entries += len(rest)
         return self._hold(self._enter(rest[-1].version, state, rest[-1].chain, nearest.views if alone else None))
 

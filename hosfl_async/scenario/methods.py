@@ -51,8 +51,8 @@ _FORWARD_ONLY = {
 }
 """Slopes are differences of a thousandth of what crosses the cut: rounding it would leave nothing of them."""
 _LOCAL_TRAINING = {"shared.estimator": "local_training", "task.model.cut": "end", "shared.directions": "per_step"}
-_WHOLE_MODEL_SENT = {"aggregator.snapshot_every_versions": 1, "aggregator.snapshot_behind_versions": 1}
-"""A client fetches the newest model whole, as FedBuff's do, and not the K dense deltas of every version it missed."""
+_SENT_WHOLE = {"aggregator.snapshot_every_versions": 1, "aggregator.snapshot_behind_versions": 1}
+"""Where contributions are dense: a client fetches the newest client half whole, and not K dense vectors for every version it missed."""
 _LOCAL_LOSSES = {"shared.estimator": "local_losses", "task.model.cut": "end", "shared.directions": "per_version"}
 
 METHODS: dict[str, Entry] = {
@@ -60,14 +60,16 @@ METHODS: dict[str, Entry] = {
     "hosfl_sync": Entry(f"{_HOSFL}, algorithm 1", synchronous=True, fixes=_PROJECTION),
     "hosfl_sync_over_selected": Entry(f"{_HOSFL}, with the over-selection of arXiv:1902.01046", True, True, fixes=_PROJECTION),
     "frozen_client": Entry("the control", fixes={"shared.probes": 0, "update.rule": "sgd", **_PROJECTION}),
-    "sfl_first_order": Entry(f"{_SPLITFED}, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FIRST_ORDER),
-    "sfl_first_order_sync": Entry(f"{_SPLITFED}, the client halves averaged after every step", synchronous=True, fixes=_FIRST_ORDER),
+    "sfl_first_order": Entry(f"{_SPLITFED}, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FIRST_ORDER, defaults=_SENT_WHOLE),
+    "sfl_first_order_sync": Entry(
+        f"{_SPLITFED}, the client halves averaged after every step", synchronous=True, fixes=_FIRST_ORDER, defaults=_SENT_WHOLE
+    ),
     "mu_splitfed": Entry("MU-SplitFed, arXiv:2510.21155", synchronous=True, fixes=_PROJECTION, defaults={"server.steps_per_activation": 4}),
     "sfl_zeroth_order": Entry("MU-SplitFed, arXiv:2510.21155, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FORWARD_ONLY),
     "fedbuff_first_order": Entry(
         "FedBuff, arXiv:2106.06639",
         fixes=_LOCAL_TRAINING,
-        defaults={"client.local_steps": 4, "shared.evaluate_every_versions": 50, **_WHOLE_MODEL_SENT},
+        defaults={"client.local_steps": 4, "shared.evaluate_every_versions": 50, **_SENT_WHOLE},
     ),
     "decomfl": Entry("DeComFL, arXiv:2405.15861", synchronous=True, fixes=_LOCAL_LOSSES, defaults={"shared.evaluate_every_versions": 10}),
 }

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from learning_cases import entries_of, run_of_entries
 
 from hosfl_async.errors import LearnerError
-from hosfl_async.learning.golden import golden_start
+from hosfl_async.learning.golden import golden_digest, golden_start, joining_proof
 from hosfl_async.learning.perturbation import CHUNK_ELEMENTS, Perturber, Vector, aligned_vector
 from hosfl_async.learning.settings import ModelSettings, UpdateSettings
 from hosfl_async.learning.split_model import build_model
@@ -181,3 +181,16 @@ def test_golden_vectors_of_each_rule(name: str) -> None:
         state = replayed(rule, state, (entry,))
         digests.append(parameter_digest(state).hex())
     assert digests == GOLDEN[name]
+
+
+def test_a_machine_that_would_replay_by_another_rule_or_constants_shows_another_proof() -> None:
+    runs = [
+        (UpdateSettings(), ETA),
+        (UpdateSettings(rule="momentum"), ETA),
+        (UpdateSettings(rule="momentum", momentum=0.8), ETA),
+        (UpdateSettings(rule="adamw"), ETA),
+        (UpdateSettings(rule="adamw"), 2 * ETA),
+        (UpdateSettings(rule="adamw", weight_decay=0.5), ETA),
+    ]
+    proofs = [joining_proof(*run) for run in runs]
+    assert len(set(proofs)) == len(runs) and proofs[0] == golden_digest()
