@@ -128,5 +128,45 @@ _ASSETS = (
         ),
     ),
 )
+_FASHION = {
+    "train-images-idx3-ubyte.gz": (26_421_856, "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7"),
+    "train-labels-idx1-ubyte.gz": (29_491, "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056"),
+    "t10k-images-idx3-ubyte.gz": (4_422_079, "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa"),
+    "t10k-labels-idx1-ubyte.gz": (5_125, "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"),
+}
 
-CATALOGUE = {asset.name: asset for asset in _ASSETS}
+_MORE = (
+    Asset(
+        name="fashion_mnist",
+        kind="data",
+        what="Fashion-MNIST: 70,000 images 28x28 of 10 kinds of clothes (Xiao et al., arXiv:1708.07747)",
+        licence="MIT",
+        source=Debian(package="dataset-fashion-mnist", folder="/usr/share/datasets/fashion-mnist"),
+        files=tuple(
+            File(name=name, inside=(f"usr/share/datasets/fashion-mnist/{name}",), size=size, sha256=sha256)
+            for name, (size, sha256) in _FASHION.items()
+        ),
+    ),
+    Asset(
+        name="watch",
+        kind="data",
+        what="smartwatch recordings of 7 exercises by 10 people, 50 Hz acceleration and rotation (Burns et al., arXiv:1802.01489)",
+        licence="BSD-3-Clause (package)",
+        source=PyPI(
+            project="seglearn",
+            version="1.2.5",
+            form="wheel",
+            sha256="ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd",
+        ),
+        files=(
+            File(
+                name="watch_dataset.npy",
+                inside=("seglearn/data/watch_dataset.npy",),
+                size=18_118_091,
+                sha256="eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537",
+            ),
+        ),
+    ),
+)
+
+CATALOGUE = {asset.name: asset for asset in (*_ASSETS, *_MORE)}

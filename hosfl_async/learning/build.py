@@ -70,7 +70,7 @@ class LearnerFactory:
         self.model = build_model(task.model, data.image_shape, data.classes, data.vocabulary)
         self.data = data.shaped(self.model.input_shape)
         self._position = {name: position for position, name in enumerate(clients)}
-        self._order, self._bounds = partition(data.train_labels, len(clients), task.partition, seed)
+        self._order, self._bounds = partition(data.train_labels, len(clients), task.partition, seed, data.train_owners)
         self._images = torch.from_numpy(self.data.train_images)
         self._shared = (self._new_store(self.model), self._new_bench(self.model)) if shared else None
 

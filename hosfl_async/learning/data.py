@@ -23,6 +23,7 @@ from hosfl_async.learning.perturbation import aligned_vector
 from hosfl_async.learning.randomness import KEY_BYTES, named_key, permutation, raw_stream, step_name, uniform_stream
 from hosfl_async.learning.sequences import PADDING, as_samples
 from hosfl_async.learning.settings import PartitionSettings, TaskSettings
+from hosfl_async.learning.signals import fashion_mnist, watch
 from hosfl_async.messages import StepId
 
 Images = NDArray[Any]
@@ -42,6 +43,8 @@ class Dataset:
     classes: int
     vocabulary: int = 0
     """Token ids are below it. 0: these are no tokens."""
+    train_owners: Indices | None = None
+    """Whose each training sample is, where the data say so."""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -63,6 +66,8 @@ class Samples:
     vocabulary: int = 0
     held_out: NDArray[np.bool_] | None = None
     """A fixed test set, where the data have one."""
+    owners: Indices | None = None
+    """Whose each sample is, where the data say so."""
 
 
 def load_dataset(task: TaskSettings, seed: int) -> Dataset:
@@ -72,8 +77,12 @@ def load_dataset(task: TaskSettings, seed: int) -> Dataset:
     train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if samples.vocabulary:  # sequences of about one length are evaluated together, with little padding
         test = test[np.argsort((samples.images[test] != PADDING).sum(axis=1), kind="stable")]
+    if 0 < task.samples_max < len(train):
+        train = np.sort(train[permutation(named_key("samples kept", seed), len(train))[: task.samples_max]])
     images, labels = samples.images, samples.labels
-    return Dataset(_aligned(images[train]), labels[train], _aligned(images[test]), labels[test], samples.classes, samples.vocabulary)
+    owners = None if samples.owners is None else samples.owners[train]
+    parts = (_aligned(images[train]), labels[train], _aligned(images[test]), labels[test])
+    return Dataset(*parts, samples.classes, samples.vocabulary, owners)
 
 
 def _held_out(samples: Samples, test_fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -130,19 +139,35 @@ def _snippets(task: TaskSettings, seed: int) -> Samples:
     return Samples(ids, labels, 2, vocabulary, held_out)
 
 
+def _fashion_mnist(task: TaskSettings, seed: int) -> Samples:
+    """Images of clothes; see ``signals``."""
+    images, labels, held_out = fashion_mnist()
+    return Samples(images, labels, 10, held_out=held_out)
+
+
+def _watch(task: TaskSettings, seed: int) -> Samples:
+    """Windows of a smartwatch's sensors; see ``signals``."""
+    windows, labels, held_out, people = watch(task.test_people)
+    return Samples(windows, labels, 7, held_out=held_out, owners=people)
+
+
 _SOURCES: dict[str, Callable[[TaskSettings, int], Samples]] = {
     "digits": _digits,
     "toy": _toy,
     "toy_tokens": _toy_tokens,
     "snippets": _snippets,
+    "fashion_mnist": _fashion_mnist,
+    "watch": _watch,
 }
 
 
 # -- dealing the samples to the clients ---------------------------------------------------------------
 
 
-def partition(labels: Labels, clients: int, settings: PartitionSettings, seed: int) -> tuple[Indices, Indices]:
-    """Deal every sample to exactly one of ``clients`` clients.
+def partition(
+    labels: Labels, clients: int, settings: PartitionSettings, seed: int, owners: Indices | None = None
+) -> tuple[Indices, Indices]:
+    """Deal every sample to exactly one of ``clients`` clients. ``owners``: whose each sample is, for the natural rule.
 
     Returns ``(order, bounds)``: client k owns ``order[bounds[k] : bounds[k + 1]]``. Two arrays serve any number of clients.
     """
@@ -155,6 +180,10 @@ def partition(labels: Labels, clients: int, settings: PartitionSettings, seed: i
         )
     if settings.rule == "dirichlet":
         shares = _dirichlet(labels, clients, settings.dirichlet_alpha, seed)
+    elif settings.rule == "natural":
+        shares = _natural(owners, clients, settings.samples_min)
+    elif settings.rule == "quantity":
+        shares = _dirichlet(np.zeros_like(labels), clients, settings.dirichlet_alpha, seed)
     else:
         shuffled = permutation(named_key("deal", seed), len(labels))
         if settings.rule == "iid":
@@ -180,6 +209,19 @@ def _dirichlet(labels: Labels, clients: int, alpha: float, seed: int) -> list[In
         for owned, piece in zip(pieces, np.split(members, cuts), strict=True):
             owned.append(piece)
     return [np.concatenate(owned) for owned in pieces]
+
+
+def _natural(owners: Indices | None, clients: int, samples_min: int) -> list[Indices]:
+    """Owner i's samples go to client i, counted round again where there are more owners than clients; nobody's are mixed to level sizes."""
+    if owners is None:
+        raise SettingsError("task.partition.rule", "these data do not say whose they are", expected="any rule but natural")
+    names = np.unique(owners)
+    if clients > len(names):
+        raise SettingsError("fleet", "more clients than owners of the data", expected=f"at most {len(names)}", found=str(clients))
+    shares = [np.flatnonzero(np.isin(owners, names[client::clients])) for client in range(clients)]
+    if min(map(len, shares)) < samples_min:
+        raise SettingsError("task.partition.samples_min", "an owner has fewer samples", found=str(samples_min))
+    return shares
 
 
 def _shards(by_label: Indices, clients: int, shards_per_client: int, seed: int) -> list[Indices]:

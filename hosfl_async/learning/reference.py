@@ -98,7 +98,7 @@ class Reference:
         self.clients = clients
         self.model = build_model(task.model, data.image_shape, data.classes, data.vocabulary)
         self.data = data.shaped(self.model.input_shape)
-        order, bounds = partition(data.train_labels, len(clients), task.partition, seed)
+        order, bounds = partition(data.train_labels, len(clients), task.partition, seed, data.train_owners)
         self.shards = {name: order[bounds[k] : bounds[k + 1]] for k, name in enumerate(clients)}
         self.sampler = BatchSampler(seed, task.batch_size)
         self.run_key = named_key("run", seed)

@@ -29,7 +29,8 @@ class ModelSettings:
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
     name: Literal["mlp", "cnn", "encoder", "minilm"] = "mlp"
-    """mlp: fully connected layers. cnn: 3x3 convolutions, each followed by 2x2 pooling, before the cut; fully connected after it.
+    """mlp: fully connected layers. cnn: 3x3 convolutions, each followed by 2x2 pooling, before the cut; fully connected after it. For
+    signals, which have height 1, 1x5 convolutions and 1x2 pooling.
     minilm: the pretrained MiniLM-L6 text encoder, cut between two blocks; mean pooling and one layer onto the classes at its end.
     encoder: a BERT encoder of any size with random values."""
     client_widths: Annotated[tuple[Width, ...], MinLen(1), MaxLen(8)] = (7,)
@@ -66,11 +67,12 @@ class PartitionSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
-    rule: Literal["iid", "dirichlet", "shards"] = "dirichlet"
+    rule: Literal["iid", "dirichlet", "shards", "quantity", "natural"] = "dirichlet"
     """iid: equal random parts. dirichlet: each class is shared out by its own Dirichlet draw. shards: sorted by label, cut into
-    equal shards, a few for each client."""
+    equal shards, a few for each client. quantity: random parts whose sizes are one Dirichlet draw. natural: whose they are (watch: people);
+    with fewer clients than owners a client gets several owners' samples."""
     dirichlet_alpha: Annotated[float, Gt(0)] = 0.5
-    """Concentration of the dirichlet rule; small is skewed."""
+    """Concentration of the dirichlet and quantity rules; small is skewed."""
     shards_per_client: Annotated[int, Ge(1), Le(1000)] = 2
     """Shards for each client under the shards rule."""
     samples_min: Annotated[int, Ge(1)] = 1
@@ -83,15 +85,21 @@ class TaskSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
-    data: Literal["digits", "toy", "toy_tokens", "snippets"] = "digits"
+    data: Literal["digits", "toy", "toy_tokens", "snippets", "fashion_mnist", "watch"] = "digits"
     """digits: 1,797 real handwritten digits, 8x8, 10 classes. toy: synthetic clusters, for tests and for very many clients. toy_tokens:
-    the same as sequences of tokens. snippets: 10,070 sentences of film reviews, good or bad; `hosfl data fetch snippets minilm` first."""
+    the same as sequences of tokens. To be fetched first by `hosfl data fetch`: snippets, 10,070 sentences of film reviews, good or bad (and
+    minilm, whose tokens they become); fashion_mnist, 70,000 images of clothes; watch, a smartwatch's recordings of ten people."""
     toy_samples: Annotated[int, Ge(40), Le(10_000_000)] = 2000
     """Samples of the toy data."""
     tokens_max: Annotated[int, Ge(2), Le(65535)] = 64
     """Texts are cut after so many tokens."""
     test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.2
-    """Part of each class held out for evaluation. snippets has a fixed test set of 1,000 sentences instead."""
+    """Part of each class held out for evaluation. snippets has a fixed test set of 1,000 sentences instead, fashion_mnist its own, and
+    watch whole people."""
+    samples_max: Annotated[int, Ge(0)] = 0
+    """Training samples that are kept, chosen at random; 0: all."""
+    test_people: Annotated[tuple[Annotated[int, Ge(1), Le(10)], ...], MaxLen(9)] = (9, 10)
+    """Of watch: who is held out. Nobody: the last fifth of each recording is."""
     batch_size: Annotated[int, Ge(1), Le(65536)] = 32
     """Samples in one client step; drawn with replacement where a client has fewer."""
     model: ModelSettings = field(default_factory=ModelSettings)

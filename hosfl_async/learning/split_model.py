@@ -148,12 +148,14 @@ def _mlp(settings: ModelSettings, image_shape: Shape, classes: int) -> tuple[Sha
 def _cnn(settings: ModelSettings, image_shape: Shape, classes: int) -> tuple[Shape, Shape, nn.Module, nn.Module]:
     channels, height, width = image_shape
     halvings = len(settings.client_widths)
-    if min(height, width) >> halvings == 0:
+    kernel, pool = ((3, 3), (2, 2)) if height > 1 else ((1, 5), (1, 2))
+    if min(height >> halvings * (pool[0] == 2), width >> halvings) == 0:
         raise SettingsError("task.model.client_widths", f"{halvings} poolings leave nothing of a {height}x{width} image")
     layers: list[nn.Module] = []
     for before, after in pairwise((channels, *settings.client_widths)):
-        layers += [nn.Conv2d(before, after, 3, padding=1), _ACTIVATIONS[settings.activation](), nn.MaxPool2d(2)]
-    cut = (settings.client_widths[-1], height >> halvings, width >> halvings)
+        around = nn.Conv2d(before, after, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
+        layers += [around, _ACTIVATIONS[settings.activation](), nn.MaxPool2d(pool)]
+    cut = (settings.client_widths[-1], height >> halvings if height > 1 else 1, width >> halvings)
     server = nn.Sequential(nn.Flatten(), _dense((prod(cut), *settings.server_widths, classes), settings.activation))
     return image_shape, cut, nn.Sequential(*layers), server
 

@@ -14,7 +14,7 @@ from hosfl_async.learning.data import BatchSampler, load_dataset, partition
 from hosfl_async.learning.settings import PartitionSettings, TaskSettings
 from hosfl_async.messages import StepId
 
-RULES = st.sampled_from(["iid", "dirichlet", "shards"])
+RULES = st.sampled_from(["iid", "dirichlet", "shards", "quantity"])
 
 
 @given(
