@@ -5,14 +5,12 @@
 * P + 1 pure forward passes of the client half (inference mode, same batch of 32, P = 5);
 * a whole client step through the learner: batch, anchor, P probes with fresh directions, projection on a dual,
   and all conversions from and to messages;
-* the floor: the same forwards with one bare addition of the client half into a scratch vector before each probe. No kernel that
-  writes perturbed parameters to memory can be cheaper, however it draws its directions.
+* the floor of what writes perturbed parameters to memory: the same forwards with one bare addition of the client half into a scratch
+  vector before each probe. Low-rank directions (``learning/low_rank_prober.py``) go below it, as they write none.
 
 CPU time of the process, since machines are shared.
 
 Bar: the step takes at most 1.25 times its forwards, for a fully connected client half of a million parameters and a small CNN.
-What a fully connected half costs above that is memory traffic: each probe writes and reads every parameter once more, while a
-forward pass at batch 32 is only 64 operations for each parameter, which wide vector units do faster than the parameters arrive.
 """
 
 from __future__ import annotations
@@ -29,12 +27,12 @@ import torch
 from hosfl_async import jobs
 from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler
+from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.learners import ClientLearner, Workbench
-from hosfl_async.learning.settings import DEFAULT_CUT, ModelSettings
+from hosfl_async.learning.settings import DEFAULT_CUT, DEFAULT_ZEROTH_ORDER, ModelSettings
 from hosfl_async.learning.split_model import SplitModel, build_model
 from hosfl_async.learning.tensors import to_data
 from hosfl_async.learning.version_store import VersionStore
-from hosfl_async.learning.zeroth_order import Prober
 from hosfl_async.messages import StepId
 
 BATCH, PROBES, REPETITIONS = 32, 5, 61
@@ -51,10 +49,9 @@ def new_client(model: SplitModel) -> tuple[ClientLearner, torch.Tensor]:
     """A client learner over random images, and a batch of them."""
     images = torch.rand(256, *model.input_shape, generator=torch.Generator().manual_seed(1))
     labels = np.arange(256, dtype=np.int64) % 10
-    store = VersionStore(model.client, lambda: model.client.initial(RUN_KEY), RUN_KEY, digests_kept_max=1)
-    bench = Workbench(
-        model, Prober(model.client, RUN_KEY, 1e-3), BatchSampler(0, BATCH), images, labels, 1e-3, CutTraffic(DEFAULT_CUT, RUN_KEY)
-    )
+    store = VersionStore(model.client, lambda: model.client.initial(RUN_KEY), RUN_KEY)
+    prober = new_prober(model.client, RUN_KEY, DEFAULT_ZEROTH_ORDER)
+    bench = Workbench(model, prober, BatchSampler(0, BATCH), images, labels, 1e-3, CutTraffic(DEFAULT_CUT, RUN_KEY))
     return ClientLearner(store, bench, np.arange(256)), images[:BATCH].clone()
 
 

@@ -14,6 +14,7 @@ import torch
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler, Indices, load_dataset, partition
+from hosfl_async.learning.directions import new_prober, perturbed_floats
 from hosfl_async.learning.first_order import ServerTrainer
 from hosfl_async.learning.flops import StepCost, step_cost
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner, Workbench
@@ -31,7 +32,6 @@ from hosfl_async.learning.settings import (
 from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.update_rule import MOMENTS, UpdateRule
 from hosfl_async.learning.version_store import VersionStore
-from hosfl_async.learning.zeroth_order import Prober
 from hosfl_async.learning.zeroth_order_server import ZerothOrderTrainer
 
 
@@ -103,7 +103,9 @@ class LearnerFactory:
     def step_cost(self, probes: int) -> StepCost:
         """Counted operations and modelled memory of one client step."""
         first = torch.arange(self.task.batch_size) % len(self._images)
-        return step_cost(self._new_model(), take(self._images, first), probes, MOMENTS[self.update.rule])
+        model = self._new_model()
+        beside = MOMENTS[self.update.rule] * model.client.size + perturbed_floats(model.client, self.zeroth_order)
+        return step_cost(model, take(self._images, first), probes, beside)
 
     def size_of_whole(self) -> float:
         """Operations of a forward pass of this client half, in those of the client half that ends at the cut layer."""
@@ -111,7 +113,7 @@ class LearnerFactory:
             return 1.0
         batch = take(self._images, torch.arange(self.task.batch_size) % len(self._images))
         half = build_model(replace(self.task.model, cut="layer"), self._image_shape, self.data.classes)
-        return step_cost(self._new_model(), batch, 0).forward_flops / step_cost(half, batch, 0).forward_flops
+        return step_cost(self._new_model(), batch, 0, 0).forward_flops / step_cost(half, batch, 0, 0).forward_flops
 
     def shard(self, name: str) -> Indices:
         """Positions of a client's own training samples."""
@@ -126,17 +128,11 @@ class LearnerFactory:
         return build_model(self.task.model, self._image_shape, self.data.classes, self.data.vocabulary)
 
     def _new_store(self, model: SplitModel) -> VersionStore:
-        return VersionStore(
-            model.client,
-            lambda: initial_theta_c(model, self.seed),
-            self.run_key,
-            digests_kept_max=self.zeroth_order.digests_kept_max,
-            shared=self.zeroth_order.directions == "per_version",
-            rule=UpdateRule(self.update, model.client.size, self.learning_rate),
-        )
+        rule = UpdateRule(self.update, model.client.size, self.learning_rate)
+        return VersionStore(model.client, lambda: initial_theta_c(model, self.seed), self.run_key, self.zeroth_order, rule)
 
     def _new_bench(self, model: SplitModel) -> Workbench:
-        prober = Prober(model.client, self.run_key, self.zeroth_order.mu)
+        prober = new_prober(model.client, self.run_key, self.zeroth_order)
         sampler = BatchSampler(self.seed, self.task.batch_size)
         cut, shared = CutTraffic(self.cut, self.run_key), self.zeroth_order.directions == "per_version"
         return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, cut, shared)

@@ -1,9 +1,10 @@
 """What one client step costs a device, counted: operations of a forward pass, and the memory of a step.
 
 Operations are those of matrix products and convolutions, as torch's own counter sees them in one forward pass; a multiplication and an
-addition are two. Element-wise work is not counted. Memory is what the step must hold at once if nothing is wasted: the parameters and a
-perturbed copy of those that are learnt, the batch, the largest input and output of one layer, and the cut's activations with each probe's
-difference. It is a model of a lean device, not a measurement of this process.
+addition are two. Element-wise work is not counted. Memory is what the step must hold at once if nothing is wasted: the parameters, as
+much of a perturbed copy as its kind of direction needs (``directions.perturbed_floats``), the batch, the largest input and output of
+one layer, and the cut's activations with each probe's difference. It is a model of a lean device, which runs one probe at a time, not a
+measurement of this process.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ class StepCost(NamedTuple):
     """Held at once in one step."""
 
 
-def step_cost(model: SplitModel, batch: Tensor, probes: int, moments: int = 0) -> StepCost:
-    """Of a step with ``probes`` over this ``batch``, on a device that keeps ``moments`` of the log's update rule.
+def step_cost(model: SplitModel, batch: Tensor, probes: int, floats_beside: int) -> StepCost:
+    """Of a step with ``probes`` over this ``batch``, on a device that holds so many values beside the parameters themselves: what is
+    written out of a perturbed copy, and the moments of the log's update rule.
 
     Leaves the client half bound to parameters of its own.
     """
@@ -47,5 +49,5 @@ def step_cost(model: SplitModel, batch: Tensor, probes: int, moments: int = 0) -
     for hook in hooks:
         hook.remove()
     parameters = sum(each.numel() for each in model.client.module.parameters())
-    floats = parameters + (1 + moments) * model.client.size + batch.numel() + largest + (probes + 1) * cut.numel()
+    floats = parameters + floats_beside + batch.numel() + largest + (probes + 1) * cut.numel()
     return StepCost(int(counter.get_total_flops()), _FLOAT_BYTES * floats)

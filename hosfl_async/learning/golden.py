@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hosfl_async.learning.perturbation import Perturber, Vector
+from hosfl_async.learning.low_rank import LowRankPerturber
+from hosfl_async.learning.perturbation import DirectionAdder, Perturber, Vector
 from hosfl_async.learning.settings import UpdateSettings
 from hosfl_async.learning.update_rule import UpdateRule
 from hosfl_async.learning.version_store import parameter_digest
@@ -23,7 +24,8 @@ from hosfl_async.messages import LogEntry, StepId, Term
 
 
 def golden_vectors() -> dict[str, Any]:
-    """The content of ``golden.json``: ``directions``, ``coefficients``, ``entries``, and the ``digest`` after their replay."""
+    """The content of ``golden.json``: ``directions``, ``coefficients``, ``entries``, and the ``digest`` after their replay; under
+    ``low_rank`` the ``shapes``, ``rank`` and ``digest`` of the same replay along low-rank directions."""
     content: dict[str, Any] = json.loads(Path(__file__).with_name("golden.json").read_text())
     return content
 
@@ -52,13 +54,19 @@ def golden_entries(vectors: dict[str, Any]) -> tuple[LogEntry, ...]:
     )
 
 
+def replayed_digest(vectors: dict[str, Any], perturber: DirectionAdder) -> bytes:
+    """Replay the golden records here and now along one kind of direction, and digest the result."""
+    theta = golden_start(vectors["size"])
+    replay(theta, golden_entries(vectors), bytes.fromhex(vectors["run_key"]), perturber)
+    return parameter_digest(theta)
+
+
 @cache
 def golden_digest() -> bytes:
-    """Replay the three golden records here and now (once for each process) and digest the result."""
+    """One digest of the golden records replayed along each kind of direction, computed once for each process."""
     vectors = golden_vectors()
-    theta = golden_start(vectors["size"])
-    replay(theta, golden_entries(vectors), bytes.fromhex(vectors["run_key"]), Perturber())
-    return parameter_digest(theta)
+    kinds = (Perturber(), LowRankPerturber(map(tuple, vectors["low_rank"]["shapes"]), vectors["low_rank"]["rank"]))
+    return blake2b(b"".join(replayed_digest(vectors, kind) for kind in kinds), digest_size=32).digest()
 
 
 @cache

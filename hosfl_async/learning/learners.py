@@ -48,7 +48,7 @@ from hosfl_async.learning.split_model import SplitModel
 from hosfl_async.learning.tensors import to_array, to_data, to_torch
 from hosfl_async.learning.version_store import VersionStore
 from hosfl_async.learning.whole_model import local_delta
-from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
+from hosfl_async.learning.zeroth_order import Activations, DifferenceMaker, forward, project
 from hosfl_async.learning.zeroth_order_server import ZerothOrderTrainer
 from hosfl_async.messages import Checkpoint, NamedTensor, StepId
 
@@ -119,10 +119,10 @@ class AggregatorLearner(_Follower):
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
-    """What client learners of one thread share: the model's client half, the prober's scratch vector, the training samples."""
+    """What client learners of one thread share: the model's client half, the prober, the training samples."""
 
     model: SplitModel
-    prober: Prober
+    prober: DifferenceMaker
     sampler: BatchSampler
     images: torch.Tensor
     labels: NDArray[np.int64]
@@ -207,7 +207,7 @@ class ClientLearner(_Follower):
     def _differences(self, anchor: _Anchor, probes: int) -> Activations:
         probe = self._bench.prober.differences
         base_version = anchor.version if self._bench.shared_directions else None
-        return probe(self._held.theta, anchor.batch, anchor.activations, anchor.step, probes, base_version)
+        return probe(self._held.theta, self._held.views, anchor.batch, anchor.activations, anchor.step, probes, base_version)
 
     def _local_slopes(self, job: jobs.LocalSlopes) -> jobs.Projected:
         anchor = self._new_anchor(job.step, job.base_version)

@@ -15,6 +15,7 @@ look-up and the addition. So a direction costs little more than the addition alo
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ CHUNK_ELEMENTS = 1 << 16
 
 _ALIGNMENT_BYTES = 64
 
-_SIGN_TABLE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
+SIGN_TABLE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float32) * 2 - 1
 """Row b: the eight signs of byte b, lowest bit first."""
 
 
@@ -60,6 +61,14 @@ def signs(key: bytes, size: int) -> Vector:
     return np.array([1.0 if bit else -1.0 for bit in bits], dtype=np.float32)
 
 
+class DirectionAdder(Protocol):
+    """Adds scaled directions of one kind to parameter vectors."""
+
+    def add_scaled_direction(self, theta: Vector, key: bytes, coefficient: float, out: Vector | None = None) -> None:
+        """``out = theta + coefficient * u(key)``, in place if ``out`` is not given; each element takes one float32 addition."""
+        ...
+
+
 class Perturber:
     """Adds scaled directions to parameter vectors. Holds a generator and buffers (about 400 KiB): one for each thread."""
 
@@ -81,7 +90,7 @@ class Perturber:
         first.
         """
         stream = self._start(key)
-        table = np.multiply(_SIGN_TABLE, np.float32(coefficient), out=self._table)
+        table = np.multiply(SIGN_TABLE, np.float32(coefficient), out=self._table)
         for begin in range(0, theta.size, self._chunk):
             part = theta[begin : begin + self._chunk]
             rows = self._rows[: (part.size + 7) // 8]

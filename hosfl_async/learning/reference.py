@@ -19,9 +19,10 @@ import torch
 from hosfl_async.codec import dequantise
 from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler, load_dataset, partition
+from hosfl_async.learning.directions import new_perturber, new_prober
 from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
 from hosfl_async.learning.losses import slopes
-from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector, direction_key
+from hosfl_async.learning.perturbation import Vector, aligned_vector, direction_key
 from hosfl_async.learning.randomness import named_key
 from hosfl_async.learning.sequences import lengths_beside, take
 from hosfl_async.learning.settings import (
@@ -36,7 +37,7 @@ from hosfl_async.learning.settings import (
 from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
 from hosfl_async.learning.update_rule import power
 from hosfl_async.learning.whole_model import local_delta
-from hosfl_async.learning.zeroth_order import Activations, Prober, forward, project
+from hosfl_async.learning.zeroth_order import Activations, forward, project
 from hosfl_async.learning.zeroth_order_server import ZerothOrderTrainer
 from hosfl_async.messages import StepId
 from hosfl_async.scaling import clipped, coefficients, combined, scaled_gradient, unpack_coefficients
@@ -103,7 +104,8 @@ class Reference:
         self.sampler = BatchSampler(seed, task.batch_size)
         self.run_key = named_key("run", seed)
         self.mu, self.learning_rate, self.contributions = zeroth_order.mu, learning_rate, contributions
-        self.prober, self.perturber = Prober(self.model.client, self.run_key, self.mu), Perturber()
+        self.prober = new_prober(self.model.client, self.run_key, zeroth_order)
+        self.perturber = new_perturber(self.model.client, zeroth_order)
         self.shared, self.location, self.trim_share = zeroth_order.directions == "per_version", location, trim_share
         self.cut = CutTraffic(cut, self.run_key)
         self.server = ServerTrainer(self.model.server, initial_theta_s(self.model, seed), first_order)
@@ -161,7 +163,8 @@ class Reference:
         done = self.steps[step]
         assert done.dual is not None, f"step {step} is projected before its dual is known"
         theta = self.theta_c[done.base_version]
-        differences = self.prober.differences(theta, done.batch, done.activations, step, probes, self._named(done))
+        views = self.model.client.views(theta)
+        differences = self.prober.differences(theta, views, done.batch, done.activations, step, probes, self._named(done))
         done.projected_gradients = project(differences, done.dual, self.mu)
 
     def _named(self, done: _Step) -> int | None:
@@ -182,7 +185,8 @@ class Reference:
 
     def _perturbed(self, done: _Step, step: StepId, probes: int) -> list[Activations]:
         theta = self.theta_c[done.base_version]
-        differences = self.prober.differences(theta, done.batch, done.activations, step, probes, self._named(done))
+        views = self.model.client.views(theta)
+        differences = self.prober.differences(theta, views, done.batch, done.activations, step, probes, self._named(done))
         return [done.activations + difference for difference in differences]
 
     def estimate(self, step: StepId, weight: float, steps: int) -> None:

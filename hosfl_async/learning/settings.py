@@ -131,10 +131,18 @@ class ZerothOrderSettings:
 
     mu: Annotated[float, Gt(0), Le(1)] = 1e-3
     """Smoothing: how far a probe moves each parameter. 1e-4 to 1e-2 makes little difference."""
+    signs: Literal["independent", "low_rank"] = "low_rank"
+    """low_rank: the rows of a layer in blocks, each block one row of signs, each row a sign of its own; probes need no perturbed weights.
+    independent: a sign for each weight."""
+    rank: Annotated[int, Ge(1), Le(4096)] = 16
+    """Blocks of a layer under low_rank signs. Fewer cost less and have heavier tails; a layer with no more rows than this has them all."""
     directions: Literal["per_step", "per_version"] = "per_step"
     """Whether directions are named by the step or by its base version."""
     digests_kept_max: Annotated[int, Ge(1)] = 4096
     """Digests of past versions that a version store remembers; an older one is computed anew."""
+
+
+DEFAULT_ZEROTH_ORDER = ZerothOrderSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

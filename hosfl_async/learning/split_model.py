@@ -44,9 +44,9 @@ class Half:
         self.module = module
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
         self.parameters = tuple(parameter for _, parameter in named)
-        self._shapes = tuple(tuple(parameter.shape) for parameter in self.parameters)
+        self.shapes = tuple(tuple(parameter.shape) for parameter in self.parameters)
         self._given = tuple(None if drawn(name) else parameter.detach().flatten().numpy().copy() for name, parameter in named)
-        self.size = sum(map(prod, self._shapes))
+        self.size = sum(map(prod, self.shapes))
         for parameter in self.parameters:
             parameter.data = torch.empty(0)  # the constructor's own copy; ``bind`` brings the real one
 
@@ -58,8 +58,8 @@ class Half:
     def views(self, vector: Vector) -> Views:
         """The parameters as views of ``vector``: changing one changes the other."""
         whole = torch.from_numpy(vector)
-        ends = accumulate(map(prod, self._shapes))
-        return tuple(whole[end - prod(shape) : end].view(shape) for end, shape in zip(ends, self._shapes, strict=True))
+        ends = accumulate(map(prod, self.shapes))
+        return tuple(whole[end - prod(shape) : end].view(shape) for end, shape in zip(ends, self.shapes, strict=True))
 
     def bind(self, views: Views) -> None:
         """Let the module compute with these views from now on."""
@@ -83,7 +83,7 @@ class Half:
     def _fan_ins(self) -> Iterable[tuple[Shape, int]]:
         """Shape and fan-in of each parameter; a bias has the fan-in of the weight before it."""
         fan_in = 1
-        for shape in self._shapes:
+        for shape in self.shapes:
             fan_in = prod(shape[1:]) if len(shape) > 1 else fan_in
             yield shape, fan_in
 

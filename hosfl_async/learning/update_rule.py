@@ -24,7 +24,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hosfl_async.learning.perturbation import CHUNK_ELEMENTS, Perturber, Vector, aligned_vector
+from hosfl_async.learning.perturbation import CHUNK_ELEMENTS, DirectionAdder, Vector, aligned_vector
 from hosfl_async.learning.settings import UpdateSettings
 from hosfl_async.learning.zeroth_order import replay
 from hosfl_async.messages import LogEntry
@@ -57,7 +57,9 @@ class UpdateRule:
         state[self._size :] = 0
         return state
 
-    def replay(self, state: Vector, entries: Iterable[LogEntry], run_key: bytes, perturber: Perturber, *, shared: bool = False) -> None:
+    def replay(
+        self, state: Vector, entries: Iterable[LogEntry], run_key: bytes, perturber: DirectionAdder, *, shared: bool = False
+    ) -> None:
         """Apply log entries to ``state`` in place; for ``shared`` see ``zeroth_order.replay``."""
         if not self.moments:
             replay(state, entries, run_key, perturber, shared=shared)

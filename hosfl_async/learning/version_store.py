@@ -23,8 +23,9 @@ from itertools import pairwise
 import numpy as np
 
 from hosfl_async.errors import LearnerError
-from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector
-from hosfl_async.learning.settings import DEFAULT_UPDATE
+from hosfl_async.learning.directions import new_perturber
+from hosfl_async.learning.perturbation import Vector, aligned_vector
+from hosfl_async.learning.settings import DEFAULT_UPDATE, DEFAULT_ZEROTH_ORDER, ZerothOrderSettings
 from hosfl_async.learning.split_model import Half, Views
 from hosfl_async.learning.update_rule import UpdateRule
 from hosfl_async.messages import EMPTY_CHAIN, Checkpoint, LogEntry, Term
@@ -59,22 +60,19 @@ class VersionStore:
         half: Half,
         initial: Callable[[], Vector],
         run_key: bytes,
-        *,
-        digests_kept_max: int,
-        shared: bool = False,
+        settings: ZerothOrderSettings = DEFAULT_ZEROTH_ORDER,
         rule: UpdateRule | None = None,
     ) -> None:
-        """``initial`` makes theta(0) anew whenever version 0 is wanted and not here. ``shared``: see ``replay``. ``rule``: plain SGD
-        unless given."""
+        """``initial`` makes theta(0) anew whenever version 0 is wanted and not here. ``rule``: plain SGD unless given."""
         self._half = half
         self._initial = initial
         self._run_key = run_key
-        self._shared = shared
-        self._perturber = Perturber()
+        self._shared = settings.directions == "per_version"
+        self._perturber = new_perturber(half, settings)
         self.rule = rule or UpdateRule(DEFAULT_UPDATE, half.size, 1.0)
         self._live: dict[int, Version] = {}
         self._digests: dict[tuple[int, bytes | None], bytes] = {}
-        self._digests_kept_max = digests_kept_max
+        self._digests_kept_max = settings.digests_kept_max
         self.replayed_entries = 0
         self.digests_dropped = 0
 

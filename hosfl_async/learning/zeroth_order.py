@@ -17,13 +17,14 @@ and subtracting it again would leave about half of all float32 parameters change
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector, direction_key
+from hosfl_async.learning.perturbation import DirectionAdder, Vector, aligned_vector, direction_key
 from hosfl_async.learning.split_model import Half, Views
 from hosfl_async.messages import LogEntry, StepId
 from hosfl_async.scaling import unpack_coefficients
@@ -39,21 +40,34 @@ def forward(half: Half, views: Views, batch: Tensor) -> Activations:
     return activations
 
 
+class DifferenceMaker(Protocol):
+    """Runs the perturbed forward passes of one client half."""
+
+    def differences(
+        self, theta: Vector, views: Views, batch: Tensor, anchor: Activations, step: StepId, probes: int, base_version: int | None = None
+    ) -> Activations:
+        """z_p - z for each probe p, (probes, batch, *cut shape), at ``theta`` and its ``views``, which are only read.
+
+        ``anchor`` is z, the forward pass of the same ``batch`` at ``theta``. For ``base_version`` see ``direction_key``.
+        """
+        ...
+
+
 class Prober:
     """Perturbed forward passes through one client half, in a scratch vector (one copy of the client half)."""
 
-    def __init__(self, half: Half, run_key: bytes, mu: float) -> None:
+    def __init__(self, half: Half, run_key: bytes, mu: float, perturber: DirectionAdder) -> None:
         self._half = half
         self._run_key = run_key
         self._mu = mu
-        self._perturber = Perturber()
+        self._perturber = perturber
         self._scratch = aligned_vector(half.size)
         self._scratch_views = half.views(self._scratch)
 
     def differences(
-        self, theta: Vector, batch: Tensor, anchor: Activations, step: StepId, probes: int, base_version: int | None = None
+        self, theta: Vector, views: Views, batch: Tensor, anchor: Activations, step: StepId, probes: int, base_version: int | None = None
     ) -> Activations:
-        """z_p - z for each probe p, (probes, batch, *cut shape). ``theta`` is only read; for ``base_version`` see ``direction_key``."""
+        """See ``DifferenceMaker``; ``views`` are not looked at."""
         differences = np.empty((probes, *anchor.shape), np.float32)
         for probe in range(probes):
             self._perturber.add_scaled_direction(
@@ -69,7 +83,7 @@ def project(differences: Activations, dual: Activations, mu: float) -> tuple[flo
     return tuple(float(np.multiply(probe.reshape(-1), flat, dtype=np.float64).sum()) / mu for probe in differences)
 
 
-def replay(theta: Vector, entries: Iterable[LogEntry], run_key: bytes, perturber: Perturber, *, shared: bool = False) -> None:
+def replay(theta: Vector, entries: Iterable[LogEntry], run_key: bytes, perturber: DirectionAdder, *, shared: bool = False) -> None:
     """Apply log entries to ``theta`` in place, in the entries' own order: theta -= c_p u_p for each probe of each term, or theta -= g
     for the dense gradient of a first-order term.
 

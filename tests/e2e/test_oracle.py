@@ -191,6 +191,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ['update.rule="momentum"', 'shared.directions="per_version"', "aggregator.learning_rate=0.05"],
         ["server.micro_batch_max=4", "server.micro_batch_wait_s=0.2", 'server.staleness.rule="polynomial"'],
         ["server.micro_batch_max=3", "compute.backward_s=0.1", 'client.dual_policy="fresh"', "server.steps_per_activation=2"],
+        ['zeroth_order.signs="independent"'],
+        ['task.model.name="cnn"', "task.model.client_widths=[4,2]", "aggregator.client_steps=60"],
         ["fleet[0].dropout.mean_time_between_s=10", 'fleet[0].dropout.kind="crash"', "fleet[0].dropout.mean_absence_s=5"],
     ],
     ids=[
@@ -219,6 +221,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "momentum, shared",
         "micro-batches",
         "micro-batches, fresh",
+        "independent signs",
+        "convolutions",
         "crashes",
     ],
 )

@@ -87,7 +87,7 @@ def test_a_dense_term_is_one_subtraction_for_each_element(seed: int, entries: in
 @pytest.mark.parametrize("gradient", [bytes(4), pack("<f", float("nan")) * 71, bytes(3)], ids=["short", "nan", "torn"])
 def test_a_dense_term_that_does_not_fit_changes_nothing(gradient: bytes) -> None:
     half = build_model(ModelSettings(client_widths=(4,)), (1, 4, 4), 4).client
-    store = VersionStore(half, lambda: half.initial(RUN), RUN, digests_kept_max=4)
+    store = VersionStore(half, lambda: half.initial(RUN), RUN)
     held = store.hold_initial()
     before = held.theta.tobytes()
     with pytest.raises(LearnerError, match="gradient"):

@@ -134,7 +134,7 @@ def start() -> Vector:
 
 
 def store(name: str) -> VersionStore:
-    return VersionStore(HALF, start, RUN, digests_kept_max=64, rule=rule_of(name, HALF.size))
+    return VersionStore(HALF, start, RUN, rule=rule_of(name, HALF.size))
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -13,8 +13,9 @@ from learning_cases import run_of_entries
 
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.golden import golden_start
-from hosfl_async.learning.perturbation import Perturber, Vector, aligned_vector
-from hosfl_async.learning.settings import ModelSettings
+from hosfl_async.learning.low_rank import LowRankPerturber
+from hosfl_async.learning.perturbation import Vector, aligned_vector
+from hosfl_async.learning.settings import ModelSettings, ZerothOrderSettings
 from hosfl_async.learning.split_model import build_model
 from hosfl_async.learning.version_store import Version, VersionStore, parameter_digest
 from hosfl_async.learning.zeroth_order import replay
@@ -33,7 +34,7 @@ def start() -> Vector:
 
 def truth(version: int) -> Vector:
     theta = start()
-    replay(theta, LOG[:version], RUN, Perturber())
+    replay(theta, LOG[:version], RUN, LowRankPerturber(HALF.shapes, ZerothOrderSettings().rank))
     return theta
 
 
@@ -42,7 +43,7 @@ DIGESTS = [parameter_digest(theta) for theta in TRUTH]
 
 
 def store(digests_kept_max: int = 64) -> VersionStore:
-    return VersionStore(HALF, start, RUN, digests_kept_max=digests_kept_max)
+    return VersionStore(HALF, start, RUN, ZerothOrderSettings(digests_kept_max=digests_kept_max))
 
 
 class Holders(RuleBasedStateMachine):

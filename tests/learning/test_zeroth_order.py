@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from learning_cases import entries_of, run_of_entries
 from torch.nn.functional import linear
 
+from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.golden import golden_start
-from hosfl_async.learning.perturbation import Perturber, direction_key, signs
-from hosfl_async.learning.settings import ModelSettings
-from hosfl_async.learning.split_model import build_model
+from hosfl_async.learning.low_rank import LowRankPerturber, low_rank_signs
+from hosfl_async.learning.perturbation import DirectionAdder, Perturber, direction_key, signs
+from hosfl_async.learning.settings import ModelSettings, ZerothOrderSettings
+from hosfl_async.learning.split_model import Half, build_model
 from hosfl_async.learning.version_store import parameter_digest
-from hosfl_async.learning.zeroth_order import Prober, forward, project, replay
+from hosfl_async.learning.zeroth_order import forward, project, replay
 from hosfl_async.messages import StepId
 from hosfl_async.scaling import coefficients, unpack_coefficients
 
@@ -32,34 +34,49 @@ MODELS = {
 }
 
 
+KINDS = [ZerothOrderSettings(signs="independent"), ZerothOrderSettings(), ZerothOrderSettings(rank=2)]
+
+
+def direction(half: Half, key: bytes, kind: ZerothOrderSettings) -> np.ndarray:
+    """u, as its readable definition gives it."""
+    return signs(key, half.size) if kind.signs == "independent" else low_rank_signs(key, half.shapes, kind.rank)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.signs} {kind.rank}")
 @pytest.mark.parametrize("name", MODELS)
-def test_probes_leave_no_residue(name: str) -> None:
+def test_probes_leave_no_residue(name: str, kind: ZerothOrderSettings) -> None:
     model = build_model(*MODELS[name], 10)
     theta = model.client.initial(RUN)
+    views = model.client.views(theta)
     batch = torch.rand(7, *model.input_shape, generator=torch.Generator().manual_seed(1))
-    before = theta.tobytes()
-    anchor = forward(model.client, model.client.views(theta), batch)
-    prober = Prober(model.client, RUN, 1e-3)
-    first = prober.differences(theta, batch, anchor, STEP, 4)
+    before, given = theta.tobytes(), batch.clone()
+    anchor = forward(model.client, views, batch)
+    kept = anchor.copy()
+    prober = new_prober(model.client, RUN, kind)
+    first = prober.differences(theta, views, batch, anchor, STEP, 4)
     assert theta.tobytes() == before
-    assert (prober.differences(theta, batch, anchor, STEP, 4) == first).all()
-    assert (forward(model.client, model.client.views(theta), batch) == anchor).all()
+    assert (prober.differences(theta, views, batch, anchor, STEP, 4) == first).all()
+    assert (anchor == kept).all() and (batch == given).all()
+    assert (forward(model.client, views, batch) == anchor).all()
     assert first.shape == (4, 7, *model.cut_shape)
     assert len({difference.tobytes() for difference in first}) == 4, "each probe has a direction of its own"
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.signs} {kind.rank}")
 @pytest.mark.parametrize("name", MODELS)
-def test_a_probe_is_the_forward_pass_at_theta_plus_mu_u(name: str) -> None:
+@pytest.mark.parametrize("base_version", [None, 5])
+def test_a_probe_is_the_forward_pass_at_theta_plus_mu_u(name: str, kind: ZerothOrderSettings, base_version: int | None) -> None:
     model = build_model(*MODELS[name], 10)
     theta = model.client.initial(RUN)
+    views = model.client.views(theta)
     batch = torch.rand(3, *model.input_shape, generator=torch.Generator().manual_seed(2))
-    anchor = forward(model.client, model.client.views(theta), batch)
-    differences = Prober(model.client, RUN, 1e-3).differences(theta, batch, anchor, STEP, 2)
+    anchor = forward(model.client, views, batch)
+    differences = new_prober(model.client, RUN, kind).differences(theta, views, batch, anchor, STEP, 2, base_version)
     for probe in (0, 1):
         moved = np.empty_like(theta)
-        moved[:] = theta + np.float32(1e-3) * signs(direction_key(RUN, STEP, probe), theta.size)
+        moved[:] = theta + np.float32(1e-3) * direction(model.client, direction_key(RUN, STEP, probe, base_version), kind)
         there = forward(model.client, model.client.views(moved), batch)
-        np.testing.assert_allclose(differences[probe], there - anchor, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(differences[probe], there - anchor, rtol=0, atol=3e-7)
 
 
 def test_the_average_over_all_directions_is_the_surrogate_gradient() -> None:
@@ -125,15 +142,22 @@ def test_projection_takes_the_difference_first_and_sums_in_float64() -> None:
 # -- replay -------------------------------------------------------------------------------------------
 
 
+def kinds_of_replay(size: int, chunk: int = 1 << 16) -> tuple[DirectionAdder, DirectionAdder]:
+    """Both kinds of direction over vectors of this size; the low-rank kind sees a matrix, and the rest as a bias."""
+    rows = min(size, 5)
+    columns = size // rows
+    return Perturber(chunk), LowRankPerturber([(rows, columns), (size - rows * columns,)], 2, chunk)
+
+
 @given(entries=entries_of(7), size=st.sampled_from([1, 9, 65, 520]), cut=st.integers(0, 5), chunk=st.sampled_from([64, 256, 1 << 16]))
 def test_replay_in_pieces_is_replay_in_one_go(entries: tuple, size: int, cut: int, chunk: int) -> None:
-    whole, pieces = golden_start(size), golden_start(size)
-    replay(whole, entries, RUN, Perturber())
-    perturber = Perturber(chunk)
-    replay(pieces, entries[:cut], RUN, perturber)
-    snapshot = pieces.copy()
-    replay(snapshot, entries[cut:], RUN, perturber)
-    assert parameter_digest(snapshot) == parameter_digest(whole)
+    for perturber, pieced in zip(kinds_of_replay(size), kinds_of_replay(size, chunk), strict=True):
+        whole, pieces = golden_start(size), golden_start(size)
+        replay(whole, entries, RUN, perturber)
+        replay(pieces, entries[:cut], RUN, pieced)
+        snapshot = pieces.copy()
+        replay(snapshot, entries[cut:], RUN, pieced)
+        assert parameter_digest(snapshot) == parameter_digest(whole)
 
 
 @given(entries=entries_of(3), size=st.sampled_from([1, 9, 130]))
@@ -167,7 +191,7 @@ _DIGEST_PROGRAM = """
 import sys, torch
 torch.set_num_threads(int(sys.argv[1]))
 from hosfl_async.learning.golden import golden_digest, golden_entries, golden_start, golden_vectors
-from hosfl_async.learning.perturbation import Perturber
+from hosfl_async.learning.low_rank import LowRankPerturber
 from hosfl_async.learning.settings import ModelSettings
 from hosfl_async.learning.split_model import build_model
 from hosfl_async.learning.version_store import parameter_digest
@@ -176,7 +200,7 @@ model = build_model(ModelSettings(name="cnn", client_widths=(4, 8)), (1, 16, 16)
 theta = model.client.initial(b"0123456789abcdef")
 print(torch.backends.cpu.get_cpu_capability(), file=sys.stderr)
 initial = parameter_digest(theta)
-replay(theta, golden_entries(golden_vectors()), b"0123456789abcdef", Perturber())
+replay(theta, golden_entries(golden_vectors()), b"0123456789abcdef", LowRankPerturber(model.client.shapes, 16))
 print(golden_digest().hex(), initial.hex(), parameter_digest(theta).hex())
 """
 

@@ -259,6 +259,22 @@ MUTANTS = (
         tests=("learning/test_zeroth_order.py",),
     ),
     Mutant(
+        name="blocks_rounded_down",
+        why="Who cuts a layer into other blocks follows the log to other parameters.",
+        file="learning/low_rank.py",
+        old="else -(-rows // rank)",
+        new="else rows // rank",
+        tests=("learning/test_low_rank.py",),
+    ),
+    Mutant(
+        name="sign_of_a_bias_forgotten",
+        why="Probes without a perturbed copy must move every parameter exactly as replay does; here biases forget their one column.",
+        file="learning/low_rank_prober.py",
+        old="torch.from_numpy(signs[:, None] * sign)",
+        new="torch.from_numpy(signs[:, None])",
+        tests=("learning/test_zeroth_order.py", "learning/test_low_rank.py"),
+    ),
+    Mutant(
         name="direction_without_incarnation",
         why="A restarted client counts its steps anew; its directions must be new ones.",
         file="learning/randomness.py",
