@@ -15,7 +15,7 @@ Hash chains and digests are not checked here: they need the log or the parameter
 bytes go, ``quantisation`` numbers in fewer bits, ``limits`` all bounds, ``refusal`` how a refusal reads.
 """
 
-from hosfl_async.codec.accounting import BYTE_KINDS, bytes_by_kind
+from hosfl_async.codec.accounting import BYTE_KINDS, TENSOR_KINDS, WHOLE_KINDS, bytes_by_kind
 from hosfl_async.codec.envelope import Decoder, Envelope, decode_record, encode, encode_record
 from hosfl_async.codec.fragments import FRAGMENT_COST_BYTES, FRAGMENT_HEAD_BYTES, Fragment, Reassembler, is_fragment, split
 from hosfl_async.codec.limits import DEFAULT_LIMITS, CodecLimits
@@ -26,6 +26,8 @@ __all__ = [
     "DEFAULT_LIMITS",
     "FRAGMENT_COST_BYTES",
     "FRAGMENT_HEAD_BYTES",
+    "TENSOR_KINDS",
+    "WHOLE_KINDS",
     "CodecLimits",
     "Decoder",
     "Envelope",

@@ -7,24 +7,19 @@ from hosfl_async.messages import ClientGradient, DualVariable, LogPage, Message,
 BYTE_KINDS = ("activations", "labels", "duals", "scalars", "gradients", "log", "control")
 """The kinds that ``bytes_by_kind`` splits traffic into."""
 
+TENSOR_KINDS: dict[type, tuple[tuple[str, str], ...]] = {
+    SmashedData: (("activations", "activations"), ("labels", "labels")),
+    DualVariable: (("dual", "duals"),),
+}
+"""Message type -> (field, kind) of the tensors whose data, scales and lengths count as a kind of their own."""
+
+WHOLE_KINDS: dict[type, str] = {ProjectedGradients: "scalars", ClientGradient: "gradients", LogPage: "log", Snapshot: "log"}
+"""Message type -> kind of the rest of its envelope; ``control`` for all others. A message that *is* the scalars or the log counts as such
+in whole: names and framing are the price of sending them."""
+
 
 def bytes_by_kind(message: Message, payload_length: int) -> dict[str, int]:
-    """Where the bytes of one encoded message go; the values always sum to ``payload_length``.
-
-    A tensor's data, scales and lengths count as their kind, and the rest of that envelope as control. A message that *is* the scalars or
-    the log (``ProjectedGradients``; ``ClientGradient``; ``LogPage``, ``Snapshot``) counts as such in whole: names and framing are the
-    price of sending them.
-    """
-    if isinstance(message, SmashedData):
-        activations, labels = message.activations.bytes_sent, message.labels.bytes_sent
-        return {"activations": activations, "labels": labels, "control": payload_length - activations - labels}
-    if isinstance(message, DualVariable):
-        duals = message.dual.bytes_sent
-        return {"duals": duals, "control": payload_length - duals}
-    if isinstance(message, ProjectedGradients):
-        return {"scalars": payload_length}
-    if isinstance(message, ClientGradient):
-        return {"gradients": payload_length}
-    if isinstance(message, LogPage | Snapshot):
-        return {"log": payload_length}
-    return {"control": payload_length}
+    """Where the bytes of one encoded message go, by ``TENSOR_KINDS`` and ``WHOLE_KINDS``; the values always sum to ``payload_length``."""
+    kind = type(message)
+    parts = {of: getattr(message, field).bytes_sent for field, of in TENSOR_KINDS.get(kind, ())}
+    return {**parts, WHOLE_KINDS.get(kind, "control"): payload_length - sum(parts.values())}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
+from struct import unpack
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,13 @@ from hosfl_async.messages import (
 )
 
 
+_FEW_BYTES = 256
+"""Up to here a sum of Python floats is faster than numpy."""
+
+
 def _check_finite(data: bytes, where: str) -> None:
+    if len(data) <= _FEW_BYTES and isfinite(sum(unpack(f"<{len(data) // 4}f", data))):
+        return  # in float64, finite float32 numbers cannot add up to anything else
     values = np.frombuffer(data, "<f4")
     finite = np.isfinite(values)
     if not finite.all():

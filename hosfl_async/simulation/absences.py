@@ -124,7 +124,7 @@ class Absences:
         self._counts["departed"] += 1
         if node.agent is not None and self._peer_gone_after_s:
             self._timeline.schedule(self._timeline.now_s + self._peer_gone_after_s, self._report, node, None)
-        self._journal.note(self._timeline.now_s, node.name, "departed")
+        self._journal.note((self._timeline.now_s, node.name, "departed"))
         self._forget(node)
         self._unfinish(node)  # it is not finished, and becomes so
 
@@ -145,12 +145,12 @@ class Absences:
         interrupted, node.timers, node.job = node.job, None, None
         if outage.kind == "pause":
             self._counts["pauses"] += 1
-            self._journal.note(now_s, node.name, "paused")
+            self._journal.note((now_s, node.name, "paused"))
             node.suspended = [(entry[0] - now_s, entry[2], entry[4]) for entry in pending]
         else:
             self._counts["crashes"] += 1
             self._counts["jobs_lost"] += interrupted is not None
-            self._journal.note(now_s, node.name, "crashed")
+            self._journal.note((now_s, node.name, "crashed"))
             self._forget(node)
         self._timeline.schedule(now_s + outage.absence_s, self._come_back, node, None)
         if 0 < self._peer_gone_after_s < outage.absence_s:
@@ -174,7 +174,7 @@ class Absences:
 
     def _resume(self, node: Node) -> None:
         now_s = self._timeline.now_s
-        self._journal.note(now_s, node.name, "resumed")
+        self._journal.note((now_s, node.name, "resumed"))
         for left_s, act, detail in node.suspended or ():
             entry = self._timeline.schedule(now_s + left_s, act, node, detail)
             if isinstance(detail, str):
@@ -188,5 +188,5 @@ class Absences:
         for service in self._services:
             if service is not gone and service.present:
                 self._counts["peers_gone"] += 1
-                self._journal.note(self._timeline.now_s, service.name, "peer_gone", peer=gone.name)
+                self._journal.note((self._timeline.now_s, service.name, "peer_gone", "", None, gone.name))
                 self._feed(service, PeerGone(gone.name))

@@ -211,7 +211,7 @@ class Simulation:
                 return self._outcome("finished")
             if stop_when is not None and stop_when():
                 return self._outcome("stopped")
-            if len(timeline) <= self._absences.dropouts_to_come:
+            if timeline.to_come <= self._absences.dropouts_to_come:
                 return self._outcome("quiescent")
             entry = timeline.take(min(until_s, self._settings.modelled_time_max_s))
             if entry is None and until_s > self._settings.modelled_time_max_s:
@@ -304,7 +304,7 @@ class Simulation:
         node.boot += 1
         node.agent, node.learner = node.make_agent(node.name), node.make_learner(node.name)
         records = node.store.records() if node.store is not None else ()
-        self._journal.note(self.now_s, node.name, "started", values={"boot": node.boot, "records": len(records)})
+        self._journal.note((self.now_s, node.name, "started", "", None, "", 0, {"boot": node.boot, "records": len(records)}))
         self._absences.plan_dropout(node)
         self._feed(node, Started(node.boot, records))
 
@@ -363,7 +363,7 @@ class Simulation:
         assert node.timers is not None
         del node.timers[name]
         self._counts["timers_fired"] += 1
-        self._journal.note(self._timeline.now_s, node.name, "timer", name)
+        self._journal.note((self._timeline.now_s, node.name, "timer", name))
         self._feed(node, TimerFired(name))
 
     def _run_job(self, node: Node, effect: RunJob) -> None:
@@ -372,7 +372,7 @@ class Simulation:
             raise AgentError(f"{node.name} asks for {type(job).__name__} while {type(node.job[4]).__name__} is in flight")
         now_s = self._timeline.now_s
         self._counts["jobs_started"] += 1
-        self._journal.note(now_s, node.name, "job_started", type(job).__name__, step_of(job))
+        self._journal.note((now_s, node.name, "job_started", type(job).__name__, step_of(job)))
         lasts_s = node.device.duration_s(job)
         node.job = self._timeline.schedule(now_s + lasts_s, self._complete, node, job)
         if node.group is not None and node.group.dropout.strikes_steps:
@@ -394,11 +394,11 @@ class Simulation:
         except Exception as error:
             raise self._story(node, f"in its learner, {kind} {step or ''}", error) from error
         self._counts[count] += 1
-        self._journal.note(self._timeline.now_s, node.name, what, kind, step, values=values)
+        self._journal.note((self._timeline.now_s, node.name, what, kind, step, "", 0, values))
         self._feed(node, event)
 
     def _record(self, node: Node, record: Record) -> None:
-        self._journal.note(self._timeline.now_s, node.name, "recorded", record.name, record.step or None, values=record.values)
+        self._journal.note((self._timeline.now_s, node.name, "recorded", record.name, record.step or None, "", 0, record.values))
         if self._on_record is not None:
             self._on_record(self._timeline.now_s, node.name, record)
 
@@ -423,4 +423,4 @@ class Simulation:
         if self._weather.disks and (persist_s := self._weather.disks.get(node.name)):
             self._disk_ready_s[node.name] = max(self._timeline.now_s, self._disk_ready_s.get(node.name, 0.0)) + persist_s
         steps = steps_of(effect.record) if self._journal.tracing else None
-        self._journal.note(self._timeline.now_s, node.name, "persisted", type(effect.record).__name__, steps)
+        self._journal.note((self._timeline.now_s, node.name, "persisted", type(effect.record).__name__, steps))

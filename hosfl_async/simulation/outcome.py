@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from hosfl_async.codec import bytes_by_kind
+from hosfl_async.codec import TENSOR_KINDS, WHOLE_KINDS
 
 Ending = Literal["finished", "quiescent", "stopped", "until"]
 """finished: every agent said so. quiescent: nothing left to happen, although somebody is not finished. stopped: ``stop_when`` said
@@ -64,32 +64,59 @@ class SimulationOutcome:
     """See ``COUNTS``."""
 
 
-class Tally:
-    """Counts while the run goes on; ``counts`` is the host's to increment."""
+class Line:
+    """What was sent of one type of message."""
 
-    __slots__ = ("_bytes", "_messages", "counts")
+    __slots__ = ("kind", "messages", "names_step", "payload_bytes", "tensor_bytes", "tensors", "whole")
+
+    def __init__(self, message_type: type) -> None:
+        self.kind = message_type.__name__
+        self.names_step = hasattr(message_type, "step")
+        """Whether it is about a ``step``."""
+        self.messages = 0
+        self.payload_bytes = 0
+        self.whole = WHOLE_KINDS.get(message_type, "control")
+        self.tensors = TENSOR_KINDS.get(message_type, ())
+        self.tensor_bytes = dict.fromkeys((of for _, of in self.tensors), 0)
+
+    def sent(self, message: Any, payload_bytes: int) -> None:
+        """One copy of ``message`` leaves."""
+        self.messages += 1
+        self.payload_bytes += payload_bytes
+        for field, of in self.tensors:
+            self.tensor_bytes[of] += getattr(message, field).bytes_sent
+
+
+class Tally:
+    """Counts while the run goes on; ``counts`` is the host's to increment, and ``lines`` has what was sent, by type of message."""
+
+    __slots__ = ("counts", "lines")
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(COUNTS, 0)
-        self._messages: dict[str, int] = {}
-        self._bytes: dict[str, int] = {}
+        self.lines: dict[type, Line] = {}
 
-    def sent(self, message: Any, kind: str, payload_bytes: int) -> None:
-        """One copy of ``message`` leaves."""
-        self.counts["sent"] += 1
-        self._messages[kind] = self._messages.get(kind, 0) + 1
-        for what, number in bytes_by_kind(message, payload_bytes).items():
-            self._bytes[what] = self._bytes.get(what, 0) + number
+    def line(self, message_type: type) -> Line:
+        line = self.lines.get(message_type)
+        if line is None:
+            line = self.lines[message_type] = Line(message_type)
+        return line
 
     def bytes_sent(self) -> dict[str, int]:
-        """By kind, until now."""
-        return dict(self._bytes)
+        """By kind (``codec.bytes_by_kind``), until now."""
+        total: dict[str, int] = {}
+        for line in self.lines.values():
+            for of, number in line.tensor_bytes.items():
+                total[of] = total.get(of, 0) + number
+            total[line.whole] = total.get(line.whole, 0) + line.payload_bytes - sum(line.tensor_bytes.values())
+        return total
 
     def outcome(self, fates: dict[str, int], **others: Any) -> SimulationOutcome:
         """All that was counted, with the network's ``fates`` and what the host knows."""
-        counts = self.counts | fates
+        messages = {line.kind: line.messages for line in self.lines.values()}
+        counts = self.counts | fates | {"sent": sum(messages.values())}
         arrived = sum(counts[what] for what in ("delivered", "lost", "missed", "refused"))
         counts["in_flight"] = counts["sent"] + counts["duplicated"] - arrived
         return SimulationOutcome(
-            messages=dict(sorted(self._messages.items())), bytes=dict(sorted(self._bytes.items())), counts=counts, **others
+            messages=dict(sorted(messages.items())), bytes=dict(sorted(self.bytes_sent().items())), counts=counts, **others
         )

@@ -10,7 +10,7 @@ from hosfl_async.codec import encode
 from hosfl_async.errors import AgentError, CodecError
 from hosfl_async.messages import AGGREGATOR, CLIENTS
 from hosfl_async.simulation.faults import Weather
-from hosfl_async.simulation.journal import Journal, step_of
+from hosfl_async.simulation.journal import Journal
 from hosfl_async.simulation.network import Network
 from hosfl_async.simulation.node import Node
 from hosfl_async.simulation.outcome import Tally
@@ -58,10 +58,11 @@ class Traffic:
         self._carry(node, recipient, message, payload)
 
     def _carry(self, sender: Node, recipient: Node, message: Any, payload: bytes) -> None:
-        kind, step, size = type(message).__name__, step_of(message), len(payload)
-        now_s = self._timeline.now_s
-        self._tally.sent(message, kind, size)
-        self._journal.note(now_s, sender.name, "sent", kind, step, recipient.name, size)
+        size, now_s = len(payload), self._timeline.now_s
+        line = self._tally.line(type(message))
+        line.sent(message, size)
+        kind, step = line.kind, message.step if line.names_step else None
+        self._journal.note((now_s, sender.name, "sent", kind, step, recipient.name, size))
         link = sender.uplink if sender.group is not None or recipient.downlink is None else recipient.downlink
         if self._weather.fair:
             arrivals_s = self._network.transmit(link, now_s, size)
@@ -72,7 +73,7 @@ class Traffic:
             arrivals_s = self._network.transmit(link, now_s, size, *self._weather.clogs(sender.name, recipient.name))
         if len(arrivals_s) != 1:
             fate = "duplicated" if arrivals_s else "lost"
-            self._journal.note(now_s, recipient.name, fate, kind, step, sender.name, size)
+            self._journal.note((now_s, recipient.name, fate, kind, step, sender.name, size))
         for arrival_s in arrivals_s:
             self._timeline.schedule(arrival_s, self._deliver, recipient, (sender.name, payload, kind, step))
 
@@ -107,6 +108,6 @@ class Traffic:
             except CodecError:
                 fate = "refused"
         self._tally.counts[fate] += 1
-        self._journal.note(self._timeline.now_s, node.name, fate, kind, step, sender, len(payload))
+        self._journal.note((self._timeline.now_s, node.name, fate, kind, step, sender, len(payload)))
         if message is not None:
             self._feed(node, Received(sender, message))
