@@ -15,7 +15,7 @@ earlier life left unanswered is sent again as it stands *before* joining: the ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from struct import unpack
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ PATIENCE_DOUBLINGS_MAX = 10
 """Times that a client which gives up one step after the other waits twice as long for the next."""
 
 
-class Phase(Enum):
+class Phase(StrEnum):
     JOINING = "joining"
     RESTING = "resting"
     """Between two steps: replaying, catching up, or waiting for answers."""
@@ -122,7 +122,7 @@ class EdgeClient:
         "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_given_up", "_granted",
         "_incarnation", "_introduced", "_kept_dual", "_now", "_number", "_phase", "_probed", "_reuses_left",
         "_settings", "_smashed", "_step", "_step_began", "_unanswered", "_wishing",
-        "broken", "counts", "name",
+        "broken", "counts", "finished", "name",
     )  # fmt: skip
 
     def __init__(self, settings: EdgeClientSettings, name: str) -> None:
@@ -130,6 +130,7 @@ class EdgeClient:
         self.counts: dict[str, int] = {}
         self.broken = ""
         """Why this client stopped for good, if it did."""
+        self.finished = False
         self._settings = settings
         self._follower = LogFollower(settings.digest_every_versions)
         self._phase = Phase.JOINING
@@ -179,10 +180,6 @@ class EdgeClient:
         """The latest digest of its own client half."""
         return self._follower.checkpoint
 
-    @property
-    def finished(self) -> bool:
-        return self._phase in (Phase.DONE, Phase.BROKEN)
-
     # -- events -------------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -190,12 +187,18 @@ class EdgeClient:
         self._effects = []
         if self.finished:
             return self._effects
+        if isinstance(event, Received):  # the frequent ones first
+            _RECEIVERS[type(event.message)](self, event.message)
+        elif isinstance(event, JobDone):
+            self._busy = False
+            _RESULTS[type(event.result)](self, event.result)
+        else:
+            self._on_rare(event)
+        self._advance()
+        return self._effects
+
+    def _on_rare(self, event: Event) -> None:
         match event:
-            case Received(_, message):
-                _RECEIVERS[type(message)](self, message)
-            case JobDone(_, result):
-                self._busy = False
-                self._on_job_done(result)
             case TimerFired(name):
                 self._on_timer(name)
             case JobFailed(job, reason):
@@ -209,23 +212,6 @@ class EdgeClient:
                 self._count("peers_gone")
             case Stopping():
                 pass
-        self._advance()
-        return self._effects
-
-    def _on_job_done(self, result: Any) -> None:
-        match result:
-            case ForwardDone():
-                self._on_forward(result)
-            case ProbeDone(step):
-                self._on_probed(step)
-            case Projected() | GradientDone():
-                self._on_estimated(result)
-            case Replayed():
-                self._follower.replayed(result)
-            case Introduced():
-                self._introduced = result
-                if not self._unanswered:
-                    self._ask_to_join()
 
     def _on_job_failed(self, job: Any, reason: str) -> None:
         """A projection can fail on a dual that does not fit: the step is lost. Anything else is this machine's own fault."""
@@ -239,6 +225,11 @@ class EdgeClient:
             self._break(f"{type(job).__name__} failed: {reason}")
 
     # -- joining ------------------------------------------------------------------------------------------
+
+    def _on_introduced(self, result: Introduced) -> None:
+        self._introduced = result
+        if not self._unanswered:
+            self._ask_to_join()
 
     def _restore(self, records: tuple[Any, ...]) -> None:
         """Send again what an earlier life has left unanswered."""
@@ -333,8 +324,8 @@ class EdgeClient:
             self._send(SPLIT_SERVER, DualRequest(self._step))
         self._pause("dual")
 
-    def _on_probed(self, step: StepId) -> None:
-        if self._phase is not Phase.AWAITING_DUAL or step != self._step:
+    def _on_probed(self, result: ProbeDone) -> None:
+        if self._phase is not Phase.AWAITING_DUAL or result.step != self._step:
             return
         self._probed = True
         if self._smashed is not None and not self._smashed.dual_wanted:
@@ -417,6 +408,9 @@ class EdgeClient:
         self._smashed = self._dual = self._kept_dual = None
         self._answered("dual")
         self._enter(Phase.RESTING)
+
+    def _on_replayed(self, result: Replayed) -> None:
+        self._follower.replayed(result)
 
     # -- answers and the log ------------------------------------------------------------------------------
 
@@ -581,6 +575,7 @@ class EdgeClient:
         if phase not in TRANSITIONS[self._phase]:
             raise AgentError(f"{self.name}: no way from {self._phase.value} to {phase.value}, in step {self._step}")
         self._phase = phase
+        self.finished = phase is Phase.DONE or phase is Phase.BROKEN
 
     def _break(self, reason: str) -> None:
         self.broken = reason
@@ -624,4 +619,13 @@ _RECEIVERS: dict[type, Callable[[EdgeClient, Any], None]] = {
     Snapshot: EdgeClient._on_snapshot,
     DigestDiffers: EdgeClient._on_digest_differs,
     HeadAnnounced: EdgeClient._on_head_announced,
+}
+
+_RESULTS: dict[type, Callable[[EdgeClient, Any], None]] = {
+    ForwardDone: EdgeClient._on_forward,
+    ProbeDone: EdgeClient._on_probed,
+    Projected: EdgeClient._on_estimated,
+    GradientDone: EdgeClient._on_estimated,
+    Replayed: EdgeClient._on_replayed,
+    Introduced: EdgeClient._on_introduced,
 }
