@@ -27,7 +27,6 @@ from hosfl_async.messages import (
     Tensor,
 )
 
-
 _FEW_BYTES = 256
 """Up to here a sum of Python floats is faster than numpy."""
 

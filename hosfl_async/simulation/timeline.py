@@ -10,6 +10,7 @@ What is cancelled never counts and never moves time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -76,15 +77,20 @@ class Timeline:
 
     def withdraw(self, act: Act) -> int:
         """Take back every entry that would do ``act``; how many there were. Costs a pass over everything."""
-        gone = [entry for entry in self._heap if entry[2] == act and entry[1] not in self._cancelled]
-        gone += [entry for later in self._later.values() for entry in later.values() if entry[2] == act]
+        gone = [entry for entry in self._entries() if entry[2] == act]
         for entry in gone:
             self.cancel(entry)
         return len(gone)
 
     def count(self, *acts: Act) -> int:
-        """How many entries still to come would do one of ``acts``. Costs a pass over the whole heap."""
-        return sum(entry[2] in acts and entry[1] not in self._cancelled for entry in self._heap)
+        """How many entries still to come would do one of ``acts``. Costs a pass over everything."""
+        return sum(entry[2] in acts for entry in self._entries())
+
+    def _entries(self) -> Iterator[Entry]:
+        """All that is still to come, in no order."""
+        yield from (entry for entry in self._heap if entry[1] not in self._cancelled)
+        for later in self._later.values():
+            yield from later.values()
 
     def take(self, until_s: float) -> Entry | None:
         """The next entry if it is not later than ``until_s``; time moves to it."""
