@@ -547,7 +547,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             scenario,
             name="any",
             method="hosfl_async",
-            task=replace(scenario.task, model=replace(scenario.task.model, cut="layer")),
+            task=replace(scenario.task, data="digits", model=replace(scenario.task.model, name="mlp", cut="layer")),
             fleet=fleet,
             fault=fault,
             compute=replace(scenario.compute, forward_s=1.0),

@@ -13,12 +13,13 @@ import torch
 
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.cut_traffic import CutTraffic
-from hosfl_async.learning.data import BatchSampler, Indices, load_dataset, partition
+from hosfl_async.learning.data import BatchSampler, load_dataset, partition
 from hosfl_async.learning.directions import new_prober, perturbed_floats
 from hosfl_async.learning.first_order import ServerTrainer
 from hosfl_async.learning.flops import StepCost, step_cost
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner, Workbench
 from hosfl_async.learning.randomness import named_key
+from hosfl_async.learning.samples import Indices
 from hosfl_async.learning.sequences import take
 from hosfl_async.learning.settings import (
     DEFAULT_CUT,

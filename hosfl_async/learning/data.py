@@ -12,24 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from heapq import heapify, heappop, heappush
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
 from hosfl_async.errors import SettingsError
+from hosfl_async.learning.own_data import own_samples
 from hosfl_async.learning.perturbation import aligned_vector
 from hosfl_async.learning.randomness import KEY_BYTES, named_key, permutation, raw_stream, step_name, uniform_stream
+from hosfl_async.learning.samples import Images, Indices, Labels, Samples
 from hosfl_async.learning.sequences import PADDING, as_samples
 from hosfl_async.learning.settings import PartitionSettings, TaskSettings
 from hosfl_async.learning.signals import fashion_mnist, watch
 from hosfl_async.messages import StepId
-
-Images = NDArray[Any]
-"""float32 (n, channels, height, width), or token ids int32 (n, longest), padded: see ``sequences``."""
-Labels = NDArray[np.int64]
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +52,9 @@ class Dataset:
         return replace(self, train_images=train, test_images=test)
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """All samples of a data set, as its source gives them."""
-
-    images: Images
-    labels: Labels
-    classes: int
-    vocabulary: int = 0
-    held_out: NDArray[np.bool_] | None = None
-    """A fixed test set, where the data have one."""
-    owners: Indices | None = None
-    """Whose each sample is, where the data say so."""
-
-
 def load_dataset(task: TaskSettings, seed: int) -> Dataset:
     """The named data set, split into training and held-out samples; each class gives ``test_fraction`` of its own, if nothing is fixed."""
-    samples = _SOURCES[task.data](task, seed)
+    samples = _SOURCES[task.data](task, seed) if task.data in _SOURCES else own_samples(task.data, seed)
     held_out = _held_out(samples, task.test_fraction, seed) if samples.held_out is None else samples.held_out
     train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if samples.vocabulary:  # sequences of about one length are evaluated together, with little padding

@@ -16,6 +16,9 @@ from hosfl_async.messages import CutDtype
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads these dataclasses when they stand in a scenario file."""
 
+MODEL_NAMES = ("mlp", "cnn", "encoder", "minilm")
+DATA_NAMES = ("digits", "toy", "toy_tokens", "snippets", "fashion_mnist", "watch")
+
 Width = Annotated[int, Ge(1), Le(65536)]
 
 Trainable = Literal["all", "blocks", "last_block", "writers", "norms", "lora"]
@@ -28,11 +31,16 @@ class ModelSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
-    name: Literal["mlp", "cnn", "encoder", "minilm"] = "mlp"
+    name: Annotated[str, MinLen(1), MaxLen(200)] = "mlp"
     """mlp: fully connected layers. cnn: 3x3 convolutions, each followed by 2x2 pooling, before the cut; fully connected after it. For
     signals, which have height 1, 1x5 convolutions and 1x2 pooling.
     minilm: the pretrained MiniLM-L6 text encoder, cut between two blocks; mean pooling and one layer onto the classes at its end.
-    encoder: a BERT encoder of any size with random values."""
+    encoder: a BERT encoder of any size with random values. Or your own: the name of an entry point, or module:function, which is called
+    with the shape of a sample and the number of classes and returns a torch.nn.Sequential, or its blocks as a list."""
+    cut_after: Annotated[str, MaxLen(200)] = ""
+    """Of your own model: the name of the last part in the client half, such as layer2, or how many parts there are."""
+    keep_values: bool = True
+    """Of your own model: training starts from the values that it comes with; otherwise from values drawn from the seed."""
     client_widths: Annotated[tuple[Width, ...], MinLen(1), MaxLen(8)] = (7,)
     """Outputs of each client layer (mlp: units, cnn: channels); the last one is the width of the cut."""
     server_widths: Annotated[tuple[Width, ...], MaxLen(8)] = (64,)
@@ -85,10 +93,11 @@ class TaskSettings:
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
 
-    data: Literal["digits", "toy", "toy_tokens", "snippets", "fashion_mnist", "watch"] = "digits"
+    data: Annotated[str, MinLen(1), MaxLen(200)] = "digits"
     """digits: 1,797 real handwritten digits, 8x8, 10 classes. toy: synthetic clusters, for tests and for very many clients. toy_tokens:
     the same as sequences of tokens. To be fetched first by `hosfl data fetch`: snippets, 10,070 sentences of film reviews, good or bad (and
-    minilm, whose tokens they become); fashion_mnist, 70,000 images of clothes; watch, a smartwatch's recordings of ten people."""
+    minilm, whose tokens they become); fashion_mnist, 70,000 images of clothes; watch, a smartwatch's recordings of ten people. Or
+    your own: a file *.npz with images and labels, the name of an entry point, or module:function, which is called with the seed."""
     toy_samples: Annotated[int, Ge(40), Le(10_000_000)] = 2000
     """Samples of the toy data."""
     tokens_max: Annotated[int, Ge(2), Le(65535)] = 64

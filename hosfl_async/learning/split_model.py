@@ -15,6 +15,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import prod, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +102,13 @@ class SplitModel:
     tail: Half | None = None
     """Where the client half is the whole model: the part of it that would be the server's, for its initial values."""
 
+    @classmethod
+    def from_module(cls, model: Any, cut: str | int, input_shape: Shape, *, keep_values: bool = True) -> SplitModel:
+        """Any sequential module, or list of blocks, cut after the part of this name or after so many parts; see ``splitting``."""
+        from hosfl_async.learning.splitting import split_module
+
+        return split_module(model, cut, input_shape, keep_values=keep_values)
+
 
 def initial_theta_c(model: SplitModel, seed: int) -> Vector:
     """theta_c(0): the client half's parameters from which the update log starts."""
@@ -120,12 +128,16 @@ def build_model(settings: ModelSettings, sample_shape: Shape, classes: int, voca
 
     The client half is in inference mode and records no graph. Trainable parameters are not set: ``bind`` them first.
     """
-    if settings.name in ENCODERS and settings.cut == "end":
-        raise SettingsError("task.model.cut", "encoders are not built in one piece", expected="layer", found="end")
+    if settings.name not in _MODELS and settings.cut == "end":
+        raise SettingsError("task.model.cut", f"{settings.name} is not built in one piece", expected="layer", found="end")
     if settings.name in ENCODERS:
         from hosfl_async.learning.encoders import build_encoder  # and with it transformers, which the other models do not need
 
         model = build_encoder(settings, sample_shape, classes, vocabulary)
+    elif settings.name not in _MODELS:
+        from hosfl_async.learning.splitting import own_model  # which builds upon this module
+
+        model = own_model(settings, sample_shape, classes)
     elif vocabulary:
         raise SettingsError("task.model.name", "it does not read tokens", expected=" or ".join(ENCODERS), found=settings.name)
     else:

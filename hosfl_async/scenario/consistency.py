@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 
 from hosfl_async.agents.settings import DENSE
 from hosfl_async.errors import SettingsError
+from hosfl_async.learning.plugins import DATA, MODELS
+from hosfl_async.learning.settings import DATA_NAMES, MODEL_NAMES
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.scenario.fleets import fleet_contradictions
 from hosfl_async.scenario.methods import METHODS
@@ -18,6 +21,7 @@ _CLIENT = re.compile(r"client-([1-9][0-9]{0,17})")
 
 def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     """One problem for each rule that the scenario breaks."""
+    yield from _names(scenario, source)
     yield from _probes(scenario, source)
     yield from _buffer(scenario, source)
     yield from _micro_batches(scenario, source)
@@ -27,6 +31,18 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     yield from _outages(scenario, source)
     yield from _faults(scenario, source)
     yield from fleet_contradictions(scenario, source)
+
+
+def _names(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    """Names that nothing answers to; those of functions and files are tried when the run begins."""
+    for path, name, known, group in (
+        (("task", "model", "name"), scenario.task.model.name, MODEL_NAMES, MODELS),
+        (("task", "data"), scenario.task.data, DATA_NAMES, DATA),
+    ):
+        installed = () if name in known or ":" in name or name.endswith(".npz") else [point.name for point in entry_points(group=group)]
+        if name not in (*known, *installed) and ":" not in name and not name.endswith(".npz"):
+            expected = f"{', '.join((*known, *installed))}, or module:function"
+            yield source.problem(path, "unknown name", expected=expected, found=name)
 
 
 def _probes(scenario: Scenario, source: Source) -> Iterator[SettingsError]:

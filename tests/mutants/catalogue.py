@@ -481,4 +481,20 @@ MUTANTS = (
         new="    if not digest:\n",
         tests=("ground/test_checkpoint_store.py",),
     ),
+    Mutant(
+        name="mixed_batches_cut",
+        why="A client half that mixes samples makes a probe depend on who shares its batch.",
+        file="learning/splitting.py",
+        old=" or not torch.allclose(both[:1], one, rtol=1e-3, atol=1e-5):\n",
+        new=":\n",
+        tests=("learning/test_own_models.py",),
+    ),
+    Mutant(
+        name="overlapping_windows_on_both_sides",
+        why="A window in training must not overlap one that is held out.",
+        file="learning/signals.py",
+        old="[(values[:late], False), (values[late:], True)]",
+        new="[(values, False), (values[late:], True)]",
+        tests=("learning/test_signals.py",),
+    ),
 )
