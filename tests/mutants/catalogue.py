@@ -444,8 +444,8 @@ MUTANTS = (
         name="joins_before_the_outbox_is_empty",
         why="What an earlier life left is answered before joining; the next incarnation fences it off.",
         file="agents/edge_client.py",
-        old="                if not self._unanswered:\n                    self._ask_to_join()\n",
-        new="                self._ask_to_join()\n",
+        old="        if not self._unanswered:\n            self._ask_to_join()\n",
+        new="        self._ask_to_join()\n",
         tests=("agents/test_durability.py",),
     ),
     Mutant(
