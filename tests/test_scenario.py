@@ -233,6 +233,38 @@ WRONG = {
         'method = "sfl_first_order"\n' + SMALL + '[shared]\ndirections = "per_version"\n',
         [":6: shared.directions", "no directions"],
     ),
+    "another unit": (SMALL + "[network]\nlatency_ms = 20\n", [":5: network.latency_ms", "unknown key", "mean network.latency_s?"]),
+    "a unit in the value": (SMALL + '[network]\nlatency_s = "20 ms"\n', [":5: network.latency_s", "a valid number", 'found "20 ms"']),
+    "a negative rate": (
+        SMALL + "[network]\nuplink_bytes_per_s = -1\n",
+        [":5: network.uplink_bytes_per_s", "greater than or equal to 0", "found -1"],
+    ),
+    "a negative shared rate": (SMALL + "shared_uplink_bytes_per_s = -5\n", [":4: fleet[0].shared_uplink_bytes_per_s", "found -5"]),
+    "a share above all": (
+        'name = "a"\nfleet_size = 10\n[[fleet]]\nshare = 1.5\n',
+        [":4: fleet[0].share", "less than or equal to 1", "found 1.5"],
+    ),
+    "a negative share": ('name = "a"\nfleet_size = 10\n[[fleet]]\nshare = -0.5\n', [":4: fleet[0].share", "found -0.5"]),
+    "a certain loss": (SMALL + "[network]\nloss = 1\n", [":5: network.loss", "less than 1", "found 1"]),
+    "a certain dropout": (SMALL + "dropout = { per_step = 1.0 }\n", [":4: fleet[0].dropout.per_step", "less than 1", "found 1.0"]),
+    "a share of a duty cycle above all": (
+        SMALL + "availability = { rule = 'duty_cycle', share = 2 }\n",
+        [":4: fleet[0].availability.share", "less than or equal to 1", "found 2"],
+    ),
+    "half a day": (SMALL + "availability = { rule = 'diurnal', curve = [0.5] }\n", [":4: fleet[0].availability.curve", "24"]),
+    "an unknown fault": (SMALL + '[[fault]]\nkind = "flood"\n', [":5: fault[0].kind", "'clock_skew'", 'found "flood"']),
+    "a fault on no agent": (SMALL + '[[fault]]\nkind = "crash"\nagents = []\n', [":6: fault[0].agents", "nobody"]),
+    "a share of a fault": (SMALL + '[[fault]]\nkind = "crash"\nshare = 0\n', [":6: fault[0].share", "greater than 0", "found 0"]),
+    "a clog of nothing": (SMALL + '[[fault]]\nkind = "clog"\n', [":4: fault[0]", "slows nothing", "above 1"]),
+    "a clock that is right": (SMALL + '[[fault]]\nkind = "clock_skew"\n', [":4: fault[0]", "a clock that is right", "clock_ahead_s"]),
+    "a clock that runs backwards": (
+        SMALL + '[[fault]]\nkind = "clock_skew"\nclock_rate = -1\n',
+        [":6: fault[0].clock_rate", "greater than or equal to 0.01", "found -1"],
+    ),
+    "a service that lies": (
+        SMALL + '[[fault]]\nkind = "byzantine"\nagents = ["aggregator"]\n',
+        [":6: fault[0].agents", "only clients lie", "found aggregator"],
+    ),
     "a fault of nobody": (SMALL + '[[fault]]\nkind = "crash"\nagents = ["client-6"]\n', [":6: fault[0].agents", "found client-6"]),
     "a fault without end": (SMALL + '[[fault]]\nkind = "partition"\nfor_s = 0\n', [":6: fault[0].for_s", "above 0"]),
     "a fault that never strikes": (

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from hosfl_async.agents import Aggregator, EdgeClient, SplitServer
-from hosfl_async.errors import SettingsError
+from hosfl_async.assembly.fitting import check_fits, wants_cost
 from hosfl_async.learning.build import LearnerFactory
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner
 from hosfl_async.messages import AggregatorInbox, EdgeClientInbox, SplitServerInbox
 from hosfl_async.scenario import Scenario
-from hosfl_async.simulation.devices import Devices, ModelledPace, flops_per_s_of, memory_bytes_of
+from hosfl_async.simulation.devices import Devices, ModelledPace
 from hosfl_async.simulation.network import Network
 from hosfl_async.simulation.settings import ComputeSettings
 
@@ -61,20 +61,12 @@ class Parts:
     def forward_flops(self) -> float:
         """Counted operations of a client's forward pass, if a group of the fleet wants to know; else 0.
 
-        Raises ``SettingsError`` for a group whose devices have less memory than a step needs.
+        Raises ``SettingsError`` for a group that a step does not fit, see ``fitting``.
         """
-        fleet = self.scenario.fleet
-        if not any(flops_per_s_of(group) or memory_bytes_of(group) for group in fleet):
+        if not wants_cost(self.scenario):
             return 0.0
         cost = self.learners.step_cost(self.scenario.shared.probes)
-        for index, group in enumerate(fleet):
-            if 0 < memory_bytes_of(group) < cost.peak_bytes:
-                raise SettingsError(
-                    f"fleet[{index}]",
-                    "a step of the client half does not fit into the device",
-                    expected=f"memory_bytes of at least {cost.peak_bytes:,}",
-                    found=f"{memory_bytes_of(group):,.0f} ({group.device})",
-                )
+        check_fits(self.scenario, cost)
         return float(cost.forward_flops)
 
     def client(self, name: str) -> EdgeClient:

@@ -190,6 +190,7 @@ def small_scenarios(draw: Any) -> Scenario:
         "client": draw(_CLIENT),
         "server": draw(_SERVER),
         "aggregator": draw(_aggregators(sum(counts), synchronous=entry.synchronous, over_selected=entry.over_selected)),
+        "update": {"rule": "sgd" if method == "frozen_client" else draw(st.sampled_from(["sgd", "momentum", "adamw"]))},
         "first_order": {"optimizer": draw(st.sampled_from(["sgd", "momentum", "adamw"]))},
         "cut": draw(_CUT),
         "compute": draw(_COMPUTE),

@@ -14,6 +14,8 @@ from hosfl_async.cli.options import File, Overrides, Seed
 @app.command()
 def check(file: File, seed: Seed = None, set_: Overrides = None) -> None:
     """Say whether a scenario file can be run, and if not, what is wrong with it: file, key, expected, found."""
+    from hosfl_async.assembly.building import Parts
+    from hosfl_async.assembly.fitting import wants_cost
     from hosfl_async.scenario import find_problems, load_scenario
 
     problems = find_problems(file, set_ or (), seed)
@@ -22,6 +24,8 @@ def check(file: File, seed: Seed = None, set_: Overrides = None) -> None:
     if problems:
         raise typer.Exit(2)
     scenario = load_scenario(file, set_ or (), seed)
+    if wants_cost(scenario):
+        _ = Parts(scenario).forward_flops  # raises where a step does not fit a device
     typer.echo(f"{file}: fine. {scenario.method}, {scenario.clients} clients, {scenario.aggregator.client_steps} client steps.")
 
 

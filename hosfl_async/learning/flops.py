@@ -26,6 +26,8 @@ class StepCost(NamedTuple):
     """Of one forward pass of the client half over one batch."""
     peak_bytes: int
     """Held at once in one step."""
+    cut_values: int = 0
+    """Numbers of a batch that cross the cut, each way."""
 
 
 def step_cost(model: SplitModel, batch: Tensor, probes: int, floats_beside: int) -> StepCost:
@@ -50,4 +52,4 @@ def step_cost(model: SplitModel, batch: Tensor, probes: int, floats_beside: int)
         hook.remove()
     parameters = sum(each.numel() for each in model.client.module.parameters())
     floats = parameters + floats_beside + batch.numel() + largest + (probes + 1) * cut.numel()
-    return StepCost(int(counter.get_total_flops()), _FLOAT_BYTES * floats)
+    return StepCost(int(counter.get_total_flops()), _FLOAT_BYTES * floats, cut.numel())

@@ -189,6 +189,15 @@ def _faults(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             yield source.problem(("fault", index, "agents"), "it strikes nobody", expected="at least one name")
         if not fault.for_s and fault.kind != "byzantine":
             yield source.problem(("fault", index, "for_s"), "after the last fault there must be a run", expected="above 0", found="0")
+        if fault.kind == "clog" and fault.bandwidth_factor == fault.latency_factor == 1:
+            problem = "a clog that slows nothing"
+            yield source.problem(("fault", index), problem, expected="bandwidth_factor or latency_factor above 1", found="1 and 1")
+        if fault.kind == "clock_skew" and fault.clock_rate == 1 and not fault.clock_ahead_s:
+            problem = "a clock that is right"
+            yield source.problem(("fault", index), problem, expected="clock_rate other than 1, or clock_ahead_s above 0", found="1 and 0")
+        if fault.kind == "byzantine" and (services := {AGGREGATOR, SPLIT_SERVER} & {*fault.agents}):
+            problem = "only clients lie: they contribute"
+            yield source.problem(("fault", index, "agents"), problem, expected=f"{CLIENTS} or names of clients", found=min(services))
         if fault.mean_between_s and fault.until_s <= fault.at_s:
             yield source.problem(
                 ("fault", index, "until_s"), "it never strikes", expected=f"above at_s, {fault.at_s:g}", found=f"{fault.until_s:g}"

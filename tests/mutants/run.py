@@ -55,7 +55,13 @@ def run_tests(mutant: Mutant | None, tests: tuple[str, ...]) -> tuple[int, str]:
         # Folder first: ``python -m`` puts the working directory before everything else.
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", GUARD, "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
         command += ["--rootdir", str(ROOT), *(str(TESTS / test) for test in tests)]
-        environment = {**os.environ, "PYTHONPATH": folder, "HYPOTHESIS_PROFILE": "default", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": folder,
+            "HYPOTHESIS_PROFILE": "default",
+            "HOSFL_NO_SHRINK": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         environment.pop("PYTEST_ADDOPTS", None)
         environment.pop("PYTEST_XDIST_WORKER", None)
         try:

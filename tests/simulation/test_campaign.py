@@ -27,7 +27,12 @@ WORLDS = 100 * (10 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 1)
 """In each slice."""
 FIRST_SEED = int(os.environ.get("HOSFL_CAMPAIGN", "0")) * SLICES
 
-drawing = settings(max_examples=WORLDS, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False)
+PHASES = [Phase.generate] if os.environ.get("HOSFL_NO_SHRINK") else [Phase.generate, Phase.shrink]
+"""Whoever only asks whether something breaks need not make it small."""
+
+drawing = settings(
+    max_examples=WORLDS, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False, phases=PHASES
+)
 
 
 def hold(world: Scenario, folder: Path) -> None:
@@ -58,7 +63,9 @@ def test_the_campaign_meets_every_method_and_every_kind_of_fault() -> None:
     @given(small_worlds())
     def draw(world: Scenario) -> None:
         assert 2 <= world.clients <= 6
-        met.update({world.method, world.client.dual_policy, world.cut.activations, world.cut.duals, world.first_order.optimizer})
+        met.update(
+            {world.method, world.client.dual_policy, world.cut.activations, world.cut.duals, world.first_order.optimizer, world.update.rule}
+        )
         met.update({fault.kind for fault in world.fault} | {fault.lie for fault in world.fault if fault.kind == "byzantine"})
         met.update({group.availability.rule for group in world.fleet} | {group.availability.kind for group in world.fleet})
         met.update({outage.agent for outage in world.outages})

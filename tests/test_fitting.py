@@ -1,0 +1,66 @@
+"""A step must fit the devices: what cannot be received while a device is there is refused with the figures, before the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from hosfl_async.assembly.building import Parts
+from hosfl_async.assembly.fitting import stay_s
+from hosfl_async.errors import SettingsError
+from hosfl_async.learning.settings import CutSettings
+from hosfl_async.scenario import Scenario, scenario_of_tables
+from hosfl_async.simulation.settings import AvailabilitySettings, DropoutSettings, FleetGroup
+
+
+def fleet(**group) -> Scenario:
+    tables = {"name": "fits", "fleet": [{"count": 5, **group}], "task": {"batch_size": 32, "model": {"client_widths": [64]}}}
+    return scenario_of_tables(tables)
+
+
+LORA = {"network": "lora_like"}
+"""684 bytes a second: 32 x 64 float32 take 12 s."""
+
+
+@pytest.mark.parametrize(
+    "habit",
+    [
+        {"availability": {"rule": "duty_cycle", "period_s": 100.0, "share": 0.1}},
+        {"availability": {"rule": "markov", "mean_on_s": 11.0}},
+        {"availability": {"rule": "diurnal", "day_s": 240.0}},
+        {"dropout": {"mean_time_between_s": 11.0}},
+    ],
+)
+def test_a_message_longer_than_any_stay_is_refused_with_figures(habit: dict) -> None:
+    with pytest.raises(SettingsError, match=r"fleet\[0\]: a step's message .*lora_like.*expected to be there for 11\.98 s.*found 1[01] s"):
+        _ = Parts(fleet(**LORA, **habit)).forward_flops
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"availability": {"rule": "duty_cycle", "period_s": 100.0, "share": 0.1}},
+        {**LORA, "availability": {"rule": "duty_cycle", "period_s": 100.0, "share": 0.13}},
+        {**LORA},
+    ],
+)
+def test_a_message_that_fits_is_not(group: dict) -> None:
+    assert Parts(fleet(**group)).forward_flops >= 0
+
+
+def test_fewer_bits_fit_where_more_do_not() -> None:
+    slow = {**LORA, "availability": {"rule": "duty_cycle", "period_s": 100.0, "share": 0.1}}
+    whole = fleet(**slow)
+    for cut in (CutSettings(activations="int4"), CutSettings(duals="int4")):
+        with pytest.raises(SettingsError):
+            _ = Parts(replace(whole, cut=cut)).forward_flops
+    assert Parts(replace(whole, cut=CutSettings(activations="int4", duals="int8"))).forward_flops > 0
+
+
+def test_the_shorter_of_habit_and_accident_counts() -> None:
+    assert stay_s(FleetGroup()) == float("inf")
+    cycle = AvailabilitySettings(rule="duty_cycle", period_s=100.0, share=0.5)
+    assert stay_s(FleetGroup(availability=cycle)) == 50.0
+    assert stay_s(FleetGroup(availability=cycle, dropout=DropoutSettings(mean_time_between_s=20.0))) == 20.0
+    assert stay_s(FleetGroup(availability=AvailabilitySettings(rule="duty_cycle", share=1.0))) == float("inf")
