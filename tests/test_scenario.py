@@ -572,7 +572,8 @@ def scenarios() -> SearchStrategy[Scenario]:
         aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9, cohort=0, cohort_extra=0, location="mean")
         outages = tuple(replace(outage, agent="client-1") for outage in scenario.outages)
         fleet = tuple(map(consistent_group, scenario.fleet))
-        fault = tuple(replace(each, agents=("clients",), for_s=each.for_s + 1.0, until_s=each.at_s * 2 + 1.0) for each in scenario.fault)
+        sound = {"agents": ("clients",), "latency_factor": 2.0, "clock_rate": 2.0}
+        fault = tuple(replace(each, for_s=each.for_s + 1.0, until_s=each.at_s * 2 + 1.0, **sound) for each in scenario.fault)
         fitting = replace(scenario.broker, payload_bytes_max=320 * 1024)
         codec = replace(scenario.codec, frame_bytes_max=4096)
         changed = replace(
