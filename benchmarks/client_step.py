@@ -29,8 +29,9 @@ from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler
 from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.learners import ClientLearner, Workbench
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.settings import DEFAULT_CUT, DEFAULT_ZEROTH_ORDER, ModelSettings
-from hosfl_async.learning.split_model import SplitModel, build_model
+from hosfl_async.learning.split_model import SplitModel
 from hosfl_async.learning.tensors import to_data
 from hosfl_async.learning.version_store import VersionStore
 from hosfl_async.messages import StepId

@@ -25,8 +25,8 @@ import torch
 
 from benchmarks.client_step import BATCH, PROBES, RUN_KEY, new_client
 from hosfl_async import jobs
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.settings import ModelSettings
-from hosfl_async.learning.split_model import build_model
 from hosfl_async.learning.tensors import to_data
 from hosfl_async.messages import StepId
 

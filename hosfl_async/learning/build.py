@@ -18,6 +18,7 @@ from hosfl_async.learning.directions import new_prober, perturbed_floats
 from hosfl_async.learning.first_order import ServerTrainer
 from hosfl_async.learning.flops import StepCost, step_cost
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner, Workbench
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.randomness import named_key
 from hosfl_async.learning.samples import Indices
 from hosfl_async.learning.sequences import take
@@ -30,7 +31,7 @@ from hosfl_async.learning.settings import (
     UpdateSettings,
     ZerothOrderSettings,
 )
-from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.split_model import SplitModel, initial_theta_c, initial_theta_s
 from hosfl_async.learning.update_rule import MOMENTS, UpdateRule
 from hosfl_async.learning.version_store import VersionStore
 from hosfl_async.learning.zeroth_order_server import ZerothOrderTrainer

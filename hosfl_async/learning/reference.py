@@ -22,6 +22,7 @@ from hosfl_async.learning.data import BatchSampler, load_dataset, partition
 from hosfl_async.learning.directions import new_perturber, new_prober
 from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
 from hosfl_async.learning.losses import slopes
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.perturbation import Vector, aligned_vector, direction_key
 from hosfl_async.learning.randomness import named_key
 from hosfl_async.learning.sequences import lengths_beside, take
@@ -34,7 +35,7 @@ from hosfl_async.learning.settings import (
     UpdateSettings,
     ZerothOrderSettings,
 )
-from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.split_model import initial_theta_c, initial_theta_s
 from hosfl_async.learning.update_rule import power
 from hosfl_async.learning.whole_model import local_delta
 from hosfl_async.learning.zeroth_order import Activations, forward, project

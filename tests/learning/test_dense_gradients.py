@@ -15,9 +15,9 @@ from torch.nn.functional import cross_entropy
 from hosfl_async import jobs
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.build import LearnerFactory
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.perturbation import Perturber
 from hosfl_async.learning.settings import FirstOrderSettings, ModelSettings, TaskSettings, ZerothOrderSettings
-from hosfl_async.learning.split_model import build_model
 from hosfl_async.learning.version_store import VersionStore
 from hosfl_async.learning.zeroth_order import replay
 from hosfl_async.messages import EMPTY_CHAIN, LogEntry, StepId, Term, chain_hash

@@ -24,11 +24,12 @@ from hosfl_async.learning.data import load_dataset
 from hosfl_async.learning.directions import perturbed_floats
 from hosfl_async.learning.first_order import ServerTrainer, client_gradient
 from hosfl_async.learning.flops import step_cost
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.perturbation import signs
 from hosfl_async.learning.reference import Reference, scheduled
 from hosfl_async.learning.sequences import PADDING, as_bytes, as_samples, from_bytes, lengths_of, padded, take
 from hosfl_async.learning.settings import FirstOrderSettings, ModelSettings, TaskSettings, Trainable, ZerothOrderSettings
-from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.split_model import SplitModel, initial_theta_c, initial_theta_s
 from hosfl_async.learning.zeroth_order import forward
 from hosfl_async.messages import StepId
 

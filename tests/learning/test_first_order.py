@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 
 from hosfl_async.errors import LearnerError, SettingsError
 from hosfl_async.learning.first_order import ServerTrainer
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.settings import FirstOrderSettings, ModelSettings
-from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.split_model import SplitModel, initial_theta_c, initial_theta_s
 
 MODEL = ModelSettings(client_widths=(6, 3), server_widths=(5,))
 BATCH = torch.rand(12, 3, generator=torch.Generator().manual_seed(1))

@@ -6,8 +6,8 @@ import torch
 
 from hosfl_async.learning.directions import perturbed_floats
 from hosfl_async.learning.flops import step_cost
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.settings import ModelSettings, ZerothOrderSettings
-from hosfl_async.learning.split_model import build_model
 
 
 def test_dense_layers_cost_two_operations_per_weight_and_sample() -> None:

@@ -12,9 +12,10 @@ from torch.nn.functional import cross_entropy
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.first_order import ServerTrainer, client_gradient
 from hosfl_async.learning.losses import mean_loss, slopes
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.perturbation import direction_key, signs
 from hosfl_async.learning.settings import FirstOrderSettings, ModelSettings
-from hosfl_async.learning.split_model import build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.split_model import initial_theta_c, initial_theta_s
 from hosfl_async.learning.whole_model import local_delta
 from hosfl_async.learning.zeroth_order import forward
 from hosfl_async.learning.zeroth_order_server import ZerothOrderTrainer

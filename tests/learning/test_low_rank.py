@@ -17,9 +17,10 @@ from hosfl_async.learning import golden
 from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.low_rank import LowRankPerturber, low_rank_signs, matrix_of, written_out
 from hosfl_async.learning.low_rank_prober import AT_ONCE_FLOATS_MIN, LowRankProber, chain_of
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.perturbation import Perturber, direction_key
 from hosfl_async.learning.settings import ModelSettings, ZerothOrderSettings
-from hosfl_async.learning.split_model import Half, build_model
+from hosfl_async.learning.split_model import Half
 from hosfl_async.learning.zeroth_order import Prober, forward
 from hosfl_async.messages import StepId
 

@@ -13,9 +13,10 @@ from torch import nn
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.build import LearnerFactory
 from hosfl_async.learning.data import load_dataset
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.samples import Samples
 from hosfl_async.learning.settings import FirstOrderSettings, ModelSettings, TaskSettings, ZerothOrderSettings
-from hosfl_async.learning.split_model import SplitModel, build_model, initial_theta_c, initial_theta_s
+from hosfl_async.learning.split_model import SplitModel, initial_theta_c, initial_theta_s
 
 PLUGIN = """
 import numpy as np

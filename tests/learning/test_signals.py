@@ -14,8 +14,8 @@ import pytest
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning import signals
 from hosfl_async.learning.data import load_dataset, partition
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.settings import ModelSettings, PartitionSettings, TaskSettings
-from hosfl_async.learning.split_model import build_model
 
 _DESCRIPTION = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117) + b"\n"
 HEAD = b"\x93NUMPY\x01\x00" + len(_DESCRIPTION).to_bytes(2, "little") + _DESCRIPTION

@@ -15,9 +15,9 @@ from learning_cases import entries_of, run_of_entries
 
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.golden import golden_digest, golden_start, joining_proof
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.perturbation import CHUNK_ELEMENTS, Perturber, Vector, aligned_vector
 from hosfl_async.learning.settings import ModelSettings, UpdateSettings
-from hosfl_async.learning.split_model import build_model
 from hosfl_async.learning.update_rule import UpdateRule, power
 from hosfl_async.learning.version_store import VersionStore, parameter_digest
 from hosfl_async.learning.zeroth_order import replay

@@ -14,9 +14,9 @@ from learning_cases import run_of_entries
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.golden import golden_start
 from hosfl_async.learning.low_rank import LowRankPerturber
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.perturbation import Vector, aligned_vector
 from hosfl_async.learning.settings import ModelSettings, ZerothOrderSettings
-from hosfl_async.learning.split_model import build_model
 from hosfl_async.learning.version_store import Version, VersionStore, parameter_digest
 from hosfl_async.learning.zeroth_order import replay
 from hosfl_async.messages import LogEntry, StepId

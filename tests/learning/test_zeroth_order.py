@@ -18,9 +18,10 @@ from torch.nn.functional import linear
 from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.golden import golden_start
 from hosfl_async.learning.low_rank import LowRankPerturber, low_rank_signs
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.perturbation import DirectionAdder, Perturber, direction_key, signs
 from hosfl_async.learning.settings import ModelSettings, ZerothOrderSettings
-from hosfl_async.learning.split_model import Half, build_model
+from hosfl_async.learning.split_model import Half
 from hosfl_async.learning.version_store import parameter_digest
 from hosfl_async.learning.zeroth_order import forward, project, replay
 from hosfl_async.messages import StepId
@@ -193,7 +194,7 @@ torch.set_num_threads(int(sys.argv[1]))
 from hosfl_async.learning.golden import golden_digest, golden_entries, golden_start, golden_vectors
 from hosfl_async.learning.low_rank import LowRankPerturber
 from hosfl_async.learning.settings import ModelSettings
-from hosfl_async.learning.split_model import build_model
+from hosfl_async.learning.models import build_model
 from hosfl_async.learning.version_store import parameter_digest
 from hosfl_async.learning.zeroth_order import replay
 model = build_model(ModelSettings(name="cnn", client_widths=(4, 8)), (1, 16, 16), 10)
