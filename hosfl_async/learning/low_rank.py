@@ -112,6 +112,15 @@ class LowRankPerturber:
                 self._add_outer(theta[begin:end].reshape(shape), signs_of_rows, b[block], target[begin:end].reshape(shape))
                 begin = end
 
+    def written(self, keys: Sequence[bytes], size: int) -> Vector:
+        """The directions themselves, (keys, size) of +-1; see ``low_rank_signs``."""
+        directions, begin = np.empty((len(keys), size), np.float32), 0
+        for matrix, factors in zip(self.matrices, self.factors(keys), strict=True):
+            end = begin + matrix.rows * matrix.columns
+            directions[:, begin:end] = written_out(matrix, factors).reshape(len(keys), -1)
+            begin = end
+        return directions
+
     def _add_outer(self, part: Vector, a: Vector, b: Vector, target: Vector) -> None:
         """target = part + a b^T, a few rows (or a part of one) at a time, so that the terms stay in the cache."""
         rows, columns = part.shape

@@ -14,6 +14,7 @@ look-up and the addition. So a direction costs little more than the addition alo
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
@@ -50,8 +51,13 @@ def direction_key(run_key: bytes, step: StepId, probe: int, base_version: int | 
 
     With ``base_version`` the direction is that of everybody who steps from this version (directions ``per_version``), whatever the step.
     """
+    return direction_keys(run_key, step, range(probe, probe + 1), base_version)[0]
+
+
+def direction_keys(run_key: bytes, step: StepId, probes: Iterable[int], base_version: int | None = None) -> list[bytes]:
+    """``direction_key`` of each of these probes."""
     name = step_name(step) if base_version is None else version_name(base_version)
-    return blake2b(run_key + probe.to_bytes(4, "little") + name, digest_size=KEY_BYTES).digest()
+    return [blake2b(run_key + probe.to_bytes(4, "little") + name, digest_size=KEY_BYTES).digest() for probe in probes]
 
 
 def signs(key: bytes, size: int) -> Vector:
@@ -67,6 +73,31 @@ class DirectionAdder(Protocol):
     def add_scaled_direction(self, theta: Vector, key: bytes, coefficient: float, out: Vector | None = None) -> None:
         """``out = theta + coefficient * u(key)``, in place if ``out`` is not given; each element takes one float32 addition."""
         ...
+
+    def written(self, keys: Sequence[bytes], size: int) -> Vector:
+        """The directions themselves, (keys, size) of +-1."""
+        ...
+
+
+def add_scaled_directions(
+    adder: DirectionAdder, theta: Vector, keys: Sequence[bytes], coefficients: Sequence[float], chunk_elements: int = CHUNK_ELEMENTS
+) -> None:
+    """``theta += c u(key)`` in place, for one key after another: each element takes one float32 addition for each.
+
+    Directions of a small ``theta`` are written out many at a time, as many as a chunk holds: alone, each would cost far more in calls than
+    in additions. The bits are the same.
+    """
+    group = chunk_elements // max(theta.size, 1)
+    if group < 1:
+        for key, coefficient in zip(keys, coefficients, strict=True):
+            adder.add_scaled_direction(theta, key, coefficient)
+        return
+    scales = np.array(coefficients, np.float32)[:, None]
+    for begin in range(0, len(keys), group):
+        terms = adder.written(keys[begin : begin + group], theta.size)
+        terms *= scales[begin : begin + group]
+        for term in terms:
+            np.add(theta, term, out=theta)
 
 
 class Perturber:
@@ -101,3 +132,10 @@ class Perturber:
             terms = target if out is not None and part.size % 8 == 0 else self._buffer[: rows.size * 8]
             table.take(rows, axis=0, out=terms.reshape(-1, 8), mode="clip")
             np.add(part, terms[: part.size], out=target)
+
+    def written(self, keys: Sequence[bytes], size: int) -> Vector:
+        """The directions themselves, (keys, size) of +-1; see ``signs``."""
+        words = np.empty((len(keys), -(-size // 64)), "<u8")
+        for row, key in zip(words, keys, strict=True):
+            row[:] = self._start(key).random_raw(words.shape[1])
+        return SIGN_TABLE.take(words.view(np.uint8), axis=0, mode="clip").reshape(len(keys), -1)[:, :size]

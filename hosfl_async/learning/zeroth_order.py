@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hosfl_async.learning.perturbation import DirectionAdder, Vector, aligned_vector, direction_key
+from hosfl_async.learning.perturbation import DirectionAdder, Vector, add_scaled_directions, aligned_vector, direction_key, direction_keys
 from hosfl_async.learning.split_model import Half, Views
 from hosfl_async.messages import LogEntry, StepId
 from hosfl_async.scaling import unpack_coefficients
@@ -95,5 +95,6 @@ def replay(theta: Vector, entries: Iterable[LogEntry], run_key: bytes, perturber
             if term.gradient:
                 theta -= np.frombuffer(term.gradient, "<f4")
             base_version = term.base_version if shared else None
-            for probe, coefficient in enumerate(unpack_coefficients(term.coefficients)):
-                perturber.add_scaled_direction(theta, direction_key(run_key, term.step, probe, base_version), -coefficient)
+            coefficients = unpack_coefficients(term.coefficients)
+            keys = direction_keys(run_key, term.step, range(len(coefficients)), base_version)
+            add_scaled_directions(perturber, theta, keys, [-coefficient for coefficient in coefficients])

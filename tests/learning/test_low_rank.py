@@ -18,7 +18,7 @@ from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.low_rank import LowRankPerturber, low_rank_signs, matrix_of, written_out
 from hosfl_async.learning.low_rank_prober import AT_ONCE_FLOATS_MIN, LowRankProber, chain_of
 from hosfl_async.learning.models import build_model
-from hosfl_async.learning.perturbation import Perturber, direction_key
+from hosfl_async.learning.perturbation import Perturber, add_scaled_directions, direction_key
 from hosfl_async.learning.settings import ModelSettings, ZerothOrderSettings
 from hosfl_async.learning.split_model import Half
 from hosfl_async.learning.zeroth_order import Prober, forward
@@ -51,6 +51,26 @@ def test_factors_of_several_keys_are_those_of_each_and_make_the_direction(keys: 
     for row, key in enumerate(keys):
         alone = np.concatenate([np.empty(0, np.float32), *(part[row] for part in together)])
         assert alone.tobytes() == low_rank_signs(key, shapes, rank).tobytes()
+
+
+@given(
+    keys=st.lists(KEYS, max_size=5),
+    shapes=SHAPES,
+    rank=RANKS,
+    low_rank=st.booleans(),
+    chunk=st.sampled_from([1, 3, 64, 1 << 16]),
+    data=st.data(),
+)
+def test_directions_added_together_are_those_added_one_by_one(
+    keys: list[bytes], shapes: list, rank: int, low_rank: bool, chunk: int, data: st.DataObject
+) -> None:
+    coefficients = data.draw(st.lists(COEFFICIENTS, min_size=len(keys), max_size=len(keys)))
+    adder = LowRankPerturber(shapes, rank) if low_rank else Perturber()
+    together, alone = (golden.golden_start(sum(map(prod, shapes))) for _ in range(2))
+    add_scaled_directions(adder, together, keys, coefficients, chunk)
+    for key, coefficient in zip(keys, coefficients, strict=True):
+        adder.add_scaled_direction(alone, key, coefficient)
+    assert together.tobytes() == alone.tobytes()
 
 
 @given(shape=st.lists(st.integers(1, 40), max_size=3).map(tuple), rank=RANKS)
