@@ -1,9 +1,11 @@
 """Shared by all tests: helper modules beside this file can be imported, torch computes on one thread as in every host (two threads sum in
-another order, so an oracle computed on two differs), how hard hypothesis tries is chosen once, and tests that want a real mosquitto are
-skipped where there is none, unless HOSFL_REQUIRE_MOSQUITTO says that this must not happen.
+another order, so an oracle computed on two differs), programs that tests start can be interrupted even where this one was started in a
+shell's background (which ignores interrupts, and hands that on), how hard hypothesis tries is chosen once, and tests that want a real
+mosquitto are skipped where there is none, unless HOSFL_REQUIRE_MOSQUITTO says that this must not happen.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from hosfl_async.broker.embedded import find_mosquitto
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("default", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("soak", max_examples=3000, deadline=None, suppress_health_check=[HealthCheck.too_slow])

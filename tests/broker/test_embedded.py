@@ -88,10 +88,13 @@ def test_it_does_not_outlive_an_owner_that_is_interrupted_or_killed(kind: str, n
         [sys.executable, "-c", _OWNER.format(kind=kind)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as owner:
         assert owner.stdout is not None
-        port = parse_broker_url(owner.stdout.readline()).port
-        assert listens(port)
-        owner.send_signal(number)
-        owner.wait(timeout=30)
+        try:
+            port = parse_broker_url(owner.stdout.readline()).port
+            assert listens(port)
+            owner.send_signal(number)
+            owner.wait(timeout=30)
+        finally:
+            owner.kill()
     for _ in range(600):
         if not listens(port):
             return
