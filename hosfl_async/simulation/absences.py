@@ -116,11 +116,10 @@ class Absences:
     def _depart(self, node: Node) -> None:
         """It is gone: nothing of it is left but what it has counted."""
         node.away = node.departed = True
-        for entry in self._pending(node):
-            self._timeline.cancel(entry)
-        if node.job or any(not isinstance(detail, str) for _, _, detail in node.suspended or ()):
+        interrupted, _ = self._interrupt(node)
+        if interrupted or any(not isinstance(detail, str) for _, _, detail in node.suspended or ()):
             self._counts["jobs_lost"] += 1
-        node.timers = node.job = node.suspended = None
+        node.suspended = None
         self._counts["departed"] += 1
         if node.agent is not None and self._peer_gone_after_s:
             self._timeline.schedule(self._timeline.now_s + self._peer_gone_after_s, self._report, node, None)
@@ -128,8 +127,12 @@ class Absences:
         self._forget(node)
         self._unfinish(node)  # it is not finished, and becomes so
 
-    def _pending(self, node: Node) -> list[Entry]:
-        return sorted([*(node.timers or {}).values(), *([node.job] if node.job else [])])
+    def _interrupt(self, node: Node) -> tuple[Entry | None, list[Entry]]:
+        """Take back what the node has under way: its job, and both job and timers in order."""
+        job, node.job = node.job, None
+        if job is not None:
+            self._timeline.cancel(job)
+        return job, sorted([*self._timeline.cancel_timers(node), *([job] if job else [])])
 
     def _leave(self, node: Node, outage: Outage) -> None:
         if node.away:
@@ -139,10 +142,7 @@ class Absences:
             return
         node.away = True
         now_s = self._timeline.now_s
-        pending = self._pending(node)
-        for entry in pending:
-            self._timeline.cancel(entry)
-        interrupted, node.timers, node.job = node.job, None, None
+        interrupted, pending = self._interrupt(node)
         if outage.kind == "pause":
             self._counts["pauses"] += 1
             self._journal.note((now_s, node.name, "paused"))
@@ -176,11 +176,10 @@ class Absences:
         now_s = self._timeline.now_s
         self._journal.note((now_s, node.name, "resumed"))
         for left_s, act, detail in node.suspended or ():
-            entry = self._timeline.schedule(now_s + left_s, act, node, detail)
             if isinstance(detail, str):
-                node.timers = {**(node.timers or {}), detail: entry}
+                self._timeline.set_timer(now_s + left_s, act, node, detail)
             else:
-                node.job = entry
+                node.job = self._timeline.schedule(now_s + left_s, act, node, detail)
         node.suspended = None
 
     def _report(self, gone: Node, _: Any) -> None:

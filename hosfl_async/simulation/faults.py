@@ -163,7 +163,7 @@ class Weather:
     ``clog_factor_max``: see ``SimulationSettings``; each message that meets it is counted in ``counts``, as ``clogs_capped``.
     """
 
-    __slots__ = ("_clog_factor_max", "_clogs", "_counts", "_down", "_partitions", "clocks", "disks", "liars")
+    __slots__ = ("_clog_factor_max", "_clogs", "_counts", "_down", "_partitions", "calm", "clocks", "disks", "fair", "liars")
 
     def __init__(self, seed: int, clog_factor_max: float, counts: dict[str, int]) -> None:
         self._clog_factor_max, self._counts = clog_factor_max, counts
@@ -174,11 +174,14 @@ class Weather:
         """Agents with a slow disk -> seconds for a record."""
         self.liars = Liars(seed)
         self.clocks = Clocks()
-
-    @property
-    def fair(self) -> bool:
+        self.fair = True
         """Nothing is wrong with any link."""
-        return not (self._down or self._partitions or self._clogs)
+        self.calm = True
+        """Nothing is wrong at all, and no clock is ahead."""
+
+    def _look_around(self) -> None:
+        self.fair = not (self._down or self._partitions or self._clogs)
+        self.calm = self.fair and not (self.disks or self.liars or self.clocks)
 
     def begin(self, strike: Strike) -> None:
         match strike.fault.kind:
@@ -194,6 +197,7 @@ class Weather:
                 self.clocks.begin(strike)
             case "byzantine":
                 self.liars.begin(strike)
+        self._look_around()
 
     def end(self, strike: Strike) -> None:
         match strike.fault.kind:
@@ -210,6 +214,7 @@ class Weather:
                 self.clocks.end(strike)
             case "byzantine":
                 self.liars.end(strike)
+        self._look_around()
 
     def cuts(self, sender: str, recipient: str) -> bool:
         """Whether a message sent now is lost to a fault."""

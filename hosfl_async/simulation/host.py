@@ -24,6 +24,7 @@ from hosfl_async.codec import DEFAULT_LIMITS, CodecLimits, Decoder
 from hosfl_async.errors import AgentError, LearnerError, SettingsError
 from hosfl_async.messages import AGGREGATOR
 from hosfl_async.simulation.absences import Absences
+from hosfl_async.simulation.collecting import collecting_rarely
 from hosfl_async.simulation.devices import Devices
 from hosfl_async.simulation.faults import Fault, Strike, Weather, strikes
 from hosfl_async.simulation.journal import Journal, step_of
@@ -84,8 +85,9 @@ class Simulation:
         self._decoders: dict[Any, Decoder] = {}
         self._nodes: dict[str, Node] = {}
         self._unfinished = 0
-        self._timeline = Timeline()
+        self._timeline = timeline = Timeline()
         self._journal = Journal(self._settings.story_events_kept, trace)
+        self._note = self._journal.note
         self._tally = Tally()
         self._counts = self._tally.counts
         compute = compute or ComputeSettings()
@@ -93,14 +95,15 @@ class Simulation:
         network = network or NetworkSettings()
         self._network = Network(network, seed)
         self._weather = Weather(seed, self._settings.clog_factor_max, self._counts)
+        self._completes, self._fires = self._complete, self._fire
         self._traffic = Traffic(
-            self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed, self._weather, compute.aggregator_message_s
+            self._nodes, timeline, self._network, self._journal, self._tally, self._feed, self._weather, compute.aggregator_message_s
         )
         self._outages, self._faults = tuple(outages), tuple(faults)
         self._last_fault_s = 0.0
         self._disk_ready_s: dict[str, float] = {}
         self._absences = Absences(
-            self._timeline,
+            timeline,
             Nemesis(seed),
             self._journal,
             self._tally,
@@ -203,24 +206,26 @@ class Simulation:
 
         Raises ``AgentError`` with the agent's story if an agent or its learner breaks, or if a bound of the settings is reached.
         """
-        timeline = self._timeline
+        timeline, absences = self._timeline, self._absences
+        last_s = min(until_s, self._settings.modelled_time_max_s)
         self._plan_outages()
         self._plan_faults()
-        while True:
-            if self._unfinished == 0:
-                return self._outcome("finished")
-            if stop_when is not None and stop_when():
-                return self._outcome("stopped")
-            if timeline.to_come <= self._absences.dropouts_to_come:
-                return self._outcome("quiescent")
-            entry = timeline.take(min(until_s, self._settings.modelled_time_max_s))
-            if entry is None and until_s > self._settings.modelled_time_max_s:
-                raise self._no_end("modelled_time_max_s")
-            if entry is None:
-                return self._outcome("until")
-            entry[2](entry[3], entry[4])
-            if self.events >= self._look_up_at:
-                self._look_up()
+        with collecting_rarely():
+            while True:
+                if self._unfinished == 0:
+                    return self._outcome("finished")
+                if stop_when is not None and stop_when():
+                    return self._outcome("stopped")
+                if timeline.to_come <= absences.dropouts_to_come:
+                    return self._outcome("quiescent")
+                entry = timeline.take(last_s)
+                if entry is None:
+                    if until_s > self._settings.modelled_time_max_s:
+                        raise self._no_end("modelled_time_max_s")
+                    return self._outcome("until")
+                entry[2](entry[3], entry[4])
+                if self.events >= self._look_up_at:
+                    self._look_up()
 
     def _plan_outages(self) -> None:
         outages, self._outages = self._outages, ()
@@ -313,24 +318,21 @@ class Simulation:
         agent = node.agent
         assert agent is not None
         self.events += 1
+        now_s = self._timeline.now_s if self._weather.calm else self._weather.clocks.shows_s(node.name, self._timeline.now_s)
         try:
-            effects = agent.handle(event, self._shown_s(node))
+            effects = agent.handle(event, now_s)
         except Exception as error:
             raise self._story(node, f"in {event!r}", error) from error
+        obey = self._obey
         try:
             for effect in effects:
-                self._obey[type(effect)](node, effect)
+                obey[type(effect)](node, effect)
             if self._validate:
                 agent.validate()
         except AgentError as error:  # the agent broke its contract; what a store or a caller raises is not its fault
             raise self._story(node, f"after {event!r}", error) from error
         if agent.finished != node.finished:
             self._note_finished(node)
-
-    def _shown_s(self, node: Node) -> float:
-        """What the agent's own clock shows."""
-        clocks, now_s = self._weather.clocks, self._timeline.now_s
-        return clocks.shows_s(node.name, now_s) if clocks else now_s
 
     def _note_finished(self, node: Node) -> None:
         """Its agent became finished, or is not any more."""
@@ -347,34 +349,30 @@ class Simulation:
     # -- effects, and what comes of them ------------------------------------------------------------------
 
     def _set_timer(self, node: Node, effect: SetTimer) -> None:
-        timers = node.timers
-        if timers is None:
-            timers = node.timers = {}
-        replaced = timers.pop(effect.name, None)
-        if replaced is not None:
-            self._timeline.cancel(replaced)
-        if effect.delay_s is not None:
-            if not 0 <= effect.delay_s < inf:
-                raise AgentError(f"{node.name} sets timer {effect.name!r} to {effect.delay_s} s")
-            delay_s = self._weather.clocks.really_s(node.name, effect.delay_s) if self._weather.clocks else effect.delay_s
-            timers[effect.name] = self._timeline.schedule(self._timeline.now_s + delay_s, self._fire, node, effect.name)
+        timeline, name, delay_s = self._timeline, effect.name, effect.delay_s
+        timeline.cancel_timer(node, name)
+        if delay_s is not None:
+            if not 0 <= delay_s < inf:
+                raise AgentError(f"{node.name} sets timer {name!r} to {delay_s} s")
+            if not self._weather.calm:
+                delay_s = self._weather.clocks.really_s(node.name, delay_s)
+            timeline.set_timer(timeline.now_s + delay_s, self._fires, node, name)
 
     def _fire(self, node: Node, name: str) -> None:
-        assert node.timers is not None
-        del node.timers[name]
         self._counts["timers_fired"] += 1
-        self._journal.note((self._timeline.now_s, node.name, "timer", name))
+        self._note((self._timeline.now_s, node.name, "timer", name))
         self._feed(node, TimerFired(name))
 
     def _run_job(self, node: Node, effect: RunJob) -> None:
         job = effect.job
         if node.job is not None:
             raise AgentError(f"{node.name} asks for {type(job).__name__} while {type(node.job[4]).__name__} is in flight")
-        now_s = self._timeline.now_s
+        timeline = self._timeline
+        now_s = timeline.now_s
         self._counts["jobs_started"] += 1
-        self._journal.note((now_s, node.name, "job_started", type(job).__name__, step_of(job)))
+        self._note((now_s, node.name, "job_started", type(job).__name__, step_of(job)))
         lasts_s = node.device.duration_s(job)
-        node.job = self._timeline.schedule(now_s + lasts_s, self._complete, node, job)
+        node.job = timeline.schedule(now_s + lasts_s, self._completes, node, job)
         if node.group is not None and node.group.dropout.strikes_steps:
             self._absences.strike_step(node, job, node.device.jobs, lasts_s)
 
@@ -394,11 +392,11 @@ class Simulation:
         except Exception as error:
             raise self._story(node, f"in its learner, {kind} {step or ''}", error) from error
         self._counts[count] += 1
-        self._journal.note((self._timeline.now_s, node.name, what, kind, step, "", 0, values))
+        self._note((self._timeline.now_s, node.name, what, kind, step, "", 0, values))
         self._feed(node, event)
 
     def _record(self, node: Node, record: Record) -> None:
-        self._journal.note((self._timeline.now_s, node.name, "recorded", record.name, record.step or None, "", 0, record.values))
+        self._note((self._timeline.now_s, node.name, "recorded", record.name, record.step or None, "", 0, record.values))
         if self._on_record is not None:
             self._on_record(self._timeline.now_s, node.name, record)
 

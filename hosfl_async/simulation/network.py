@@ -133,14 +133,19 @@ class Network:
         draw = number * _DRAWS
         link.messages += 1
         kind.bytes += payload_bytes
-        arrival_s = self._sent_s(link, now_s, payload_bytes * slower) + self._latency_s(link, number) * farther
+        if kind.bottleneck_bytes_per_s or kind.bytes_per_s:
+            now_s = self._sent_s(link, now_s, payload_bytes * slower)
+        arrival_s = now_s + self._latency_s(link, number) * farther
         if not kind.faulty:
-            link.latest_arrival_s = arrival_s = max(arrival_s, link.latest_arrival_s)
+            if arrival_s < link.latest_arrival_s:
+                arrival_s = link.latest_arrival_s
+            link.latest_arrival_s = arrival_s
             return (arrival_s,)
         if (kind.loss and uniform(link.key, draw + _LOST) < kind.loss) or (s.burst_begin and self._lost_in_burst(link, number)):
             self.counts["lost"] += 1
             return ()
-        arrival_s = max(arrival_s, link.latest_arrival_s)
+        if arrival_s < link.latest_arrival_s:
+            arrival_s = link.latest_arrival_s
         if s.reordering and uniform(link.key, draw + _HELD) < s.reordering:
             self.counts["reordered"] += 1
             arrival_s += s.reordering_delay_s * uniform(link.key, draw + _HELD_FOR)
@@ -157,7 +162,9 @@ class Network:
         if kind.bottleneck_bytes_per_s:
             kind.bottleneck_ready_s = now_s = max(now_s, kind.bottleneck_ready_s) + payload_bytes / kind.bottleneck_bytes_per_s
         if kind.bytes_per_s:
-            link.ready_s = now_s = max(now_s, link.ready_s) + payload_bytes / kind.bytes_per_s
+            if now_s < link.ready_s:
+                now_s = link.ready_s
+            link.ready_s = now_s = now_s + payload_bytes / kind.bytes_per_s
         return now_s
 
     def _latency_s(self, link: Link, number: int) -> float:

@@ -39,7 +39,7 @@ class Node:
     """There is one per agent and there may be 100,000, hence slots, and containers only once they are needed."""
 
     __slots__ = (
-        "agent", "away", "boot", "counts_before", "decoder", "departed", "device", "downlink", "dropout_planned", "dropouts", "finished",
+        "agent", "alarm", "away", "boot", "counts_before", "decoder", "departed", "device", "downlink", "dropout_planned", "dropouts", "finished",
         "group", "job", "learner", "make_agent", "make_learner", "name", "store", "suspended", "timers", "uplink",
     )  # fmt: skip
 
@@ -73,9 +73,11 @@ class Node:
         self.dropout_planned = False
         self.finished = False
         self.job: Entry | None = None
-        """The one job in flight, as it lies in the heap."""
+        """The one job in flight, as it lies on the timeline."""
         self.timers: dict[str, Entry] | None = None
-        """Timers by name, as they lie in the heap."""
+        """Timers by name. They are the timeline's to set and cancel, and so is ``alarm``."""
+        self.alarm: Entry | None = None
+        """What lies on the timeline for the earliest timer, or for one that was earlier."""
         self.suspended: list[tuple[float, Act, Any]] | None = None
         """While paused: (seconds left, act, detail) of job and timers, in order."""
         self.counts_before: dict[str, int] | None = None

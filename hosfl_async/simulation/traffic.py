@@ -20,7 +20,10 @@ from hosfl_async.simulation.timeline import Timeline
 class Traffic:
     """Carries messages between ``nodes``, and feeds what arrives to their agents."""
 
-    __slots__ = ("_feed", "_journal", "_message_s", "_network", "_nodes", "_ready_s", "_tally", "_timeline", "_weather")
+    __slots__ = (
+        "_counts", "_delivers", "_feed", "_hands_over", "_lines", "_message_s", "_network", "_nodes", "_note", "_ready_s", "_tally",
+        "_timeline", "_weather",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -33,18 +36,19 @@ class Traffic:
         weather: Weather,
         aggregator_message_s: float,
     ) -> None:
-        self._nodes, self._timeline, self._network, self._journal, self._tally, self._feed = nodes, timeline, network, journal, tally, feed
-        self._weather = weather
+        self._nodes, self._timeline, self._network, self._note, self._tally, self._feed = nodes, timeline, network, journal.note, tally, feed
+        self._counts, self._lines, self._weather = tally.counts, tally.lines, weather
+        self._delivers, self._hands_over = self._deliver, self._hand_over
         self._message_s = aggregator_message_s
         self._ready_s = 0.0
 
     def send(self, node: Node, effect: Send) -> None:
         """To one agent, or a copy to each client that is present. Raises ``AgentError`` if nobody has that name."""
         message = effect.message
-        if self._weather.liars:
+        if not self._weather.calm:
             message = self._weather.liars.twisted(node.name, message)
             if message is None:
-                self._tally.counts["silenced"] += 1
+                self._counts["silenced"] += 1
                 return
         payload = encode(node.name, message)
         if effect.recipient == CLIENTS:
@@ -59,10 +63,10 @@ class Traffic:
 
     def _carry(self, sender: Node, recipient: Node, message: Any, payload: bytes) -> None:
         size, now_s = len(payload), self._timeline.now_s
-        line = self._tally.line(type(message))
+        line = self._lines.get(type(message)) or self._tally.line(type(message))
         line.sent(message, size)
         kind, step = line.kind, message.step if line.names_step else None
-        self._journal.note((now_s, sender.name, "sent", kind, step, recipient.name, size))
+        self._note((now_s, sender.name, "sent", kind, step, recipient.name, size))
         link = sender.uplink if sender.group is not None or recipient.downlink is None else recipient.downlink
         if self._weather.fair:
             arrivals_s = self._network.transmit(link, now_s, size)
@@ -73,9 +77,9 @@ class Traffic:
             arrivals_s = self._network.transmit(link, now_s, size, *self._weather.clogs(sender.name, recipient.name))
         if len(arrivals_s) != 1:
             fate = "duplicated" if arrivals_s else "lost"
-            self._journal.note((now_s, recipient.name, fate, kind, step, sender.name, size))
+            self._note((now_s, recipient.name, fate, kind, step, sender.name, size))
         for arrival_s in arrivals_s:
-            self._timeline.schedule(arrival_s, self._deliver, recipient, (sender.name, payload, kind, step))
+            self._timeline.schedule(arrival_s, self._delivers, recipient, (sender.name, payload, kind, step))
 
     def under_way(self) -> int:
         """Copies of messages that have left and have not been handed over yet."""
@@ -87,13 +91,13 @@ class Traffic:
 
     def _lose(self, messages: int) -> None:
         self._network.counts["lost"] += messages
-        self._tally.counts["cut"] += messages
+        self._counts["cut"] += messages
 
     def _deliver(self, node: Node, parcel: tuple[str, bytes, str, Any]) -> None:
         """A message arrives; an aggregator that takes its time has it wait for those before it."""
         if self._message_s and node.name == AGGREGATOR and node.present:
             self._ready_s = max(self._timeline.now_s, self._ready_s) + self._message_s
-            self._timeline.schedule(self._ready_s, self._hand_over, node, parcel)
+            self._timeline.schedule(self._ready_s, self._hands_over, node, parcel)
         else:
             self._hand_over(node, parcel)
 
@@ -101,13 +105,13 @@ class Traffic:
         sender, payload, kind, step = parcel
         message: Any = None
         fate = "missed"
-        if node.present:
+        if node.agent is not None and not node.away:
             try:
                 sender, message = node.decoder.decode(payload)
                 fate = "delivered"
             except CodecError:
                 fate = "refused"
-        self._tally.counts[fate] += 1
-        self._journal.note((self._timeline.now_s, node.name, fate, kind, step, sender, len(payload)))
+        self._counts[fate] += 1
+        self._note((self._timeline.now_s, node.name, fate, kind, step, sender, len(payload)))
         if message is not None:
             self._feed(node, Received(sender, message))
