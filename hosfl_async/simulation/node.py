@@ -39,8 +39,8 @@ class Node:
     """There is one per agent and there may be 100,000, hence slots, and containers only once they are needed."""
 
     __slots__ = (
-        "agent", "alarm", "away", "boot", "counts_before", "decoder", "departed", "device", "downlink", "dropout_planned", "dropouts", "finished",
-        "group", "job", "learner", "make_agent", "make_learner", "name", "store", "suspended", "timers", "uplink",
+        "agent", "alarm", "away", "boot", "counts_before", "decoder", "departed", "device", "downlink", "dropout_planned", "dropouts",
+        "finished", "group", "job", "learner", "make_agent", "make_learner", "name", "store", "suspended", "timers", "uplink",
     )  # fmt: skip
 
     def __init__(

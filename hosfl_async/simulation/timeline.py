@@ -1,9 +1,9 @@
 """The timeline: what is still to happen, in the order of (time, serial number). Ties go to what was scheduled first.
 
-One heap of everything would be a miss of the processor's caches at each of its levels with 100,000 clients. So time is cut into *windows* (a
-calendar queue: Brown, CACM 31(10), 1988): a later window is a dictionary by serial number, from which a cancelled entry is simply taken out.
-When its time comes it is sorted once and then read off; what is scheduled into the present window waits in a small heap beside it. There
-a cancelled entry stays where it lies and its serial number is remembered.
+One heap of everything would miss the processor's caches at each of its levels with 100,000 clients. So time is cut into *windows* (a
+calendar queue: Brown, CACM 31(10), 1988). A later window is a dictionary by serial number, from which a cancelled entry is simply taken
+out. When its time comes it is sorted once and then read off; what is scheduled into the present window waits in a small heap beside it.
+There a cancelled entry stays where it lies, and its serial number is remembered.
 
 Most timers guard an answer and are cancelled long before their time. They stay with their node, and only one *alarm* of a node lies on the
 timeline, never later than the node's earliest timer. An alarm whose timer is gone moves to the earliest that is left; alarms never

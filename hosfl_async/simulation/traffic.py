@@ -36,7 +36,14 @@ class Traffic:
         weather: Weather,
         aggregator_message_s: float,
     ) -> None:
-        self._nodes, self._timeline, self._network, self._note, self._tally, self._feed = nodes, timeline, network, journal.note, tally, feed
+        self._nodes, self._timeline, self._network, self._note, self._tally, self._feed = (
+            nodes,
+            timeline,
+            network,
+            journal.note,
+            tally,
+            feed,
+        )
         self._counts, self._lines, self._weather = tally.counts, tally.lines, weather
         self._delivers, self._hands_over = self._deliver, self._hand_over
         self._message_s = aggregator_message_s
