@@ -2,13 +2,13 @@
 
 ::
 
-    from hosfl_async import load_scenario, simulate
+    from hosfl_async import Scenario, simulate
 
-    summary = simulate(load_scenario("scenarios/quickstart.toml"))
-    print(summary.accuracy_final, summary.accuracy_frozen_control)
+    run = simulate(Scenario.load("quickstart"))
+    print(run.accuracy_final, run.accuracy_frozen_control)
 
 These names are the public interface; everything else may change. They are imported when first used, so that ``import hosfl_async``
-costs nothing and only what needs torch loads it.
+costs nothing and only what needs torch loads it. ``runs`` has the interface for notebooks and scripts.
 """
 
 from __future__ import annotations
@@ -18,33 +18,42 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hosfl_async.agents import Aggregator, EdgeClient, SplitServer
-    from hosfl_async.assembly import replay, run_live, simulate
+    from hosfl_async.assembly import replay, run_live
     from hosfl_async.errors import HosflError, SettingsError
     from hosfl_async.report import Summary
-    from hosfl_async.scenario import Scenario, load_scenario
+    from hosfl_async.runs import Compared, Run, compare, simulate
+    from hosfl_async.scenario import Scenario, gallery, load_scenario
 
 _HOMES = {
     "Aggregator": "agents",
+    "Compared": "runs",
     "EdgeClient": "agents",
     "HosflError": "errors",
+    "Run": "runs",
     "Scenario": "scenario",
     "SettingsError": "errors",
     "SplitServer": "agents",
     "Summary": "report",
+    "compare": "runs",
+    "gallery": "scenario",
     "load_scenario": "scenario",
     "replay": "assembly",
     "run_live": "assembly",
-    "simulate": "assembly",
+    "simulate": "runs",
 }
 
 __all__ = [
     "Aggregator",
+    "Compared",
     "EdgeClient",
     "HosflError",
+    "Run",
     "Scenario",
     "SettingsError",
     "SplitServer",
     "Summary",
+    "compare",
+    "gallery",
     "load_scenario",
     "replay",
     "run_live",

@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-File = Annotated[Path, typer.Argument(help="Scenario file (TOML).", show_default=False)]
+File = Annotated[
+    Path,
+    typer.Argument(help="Scenario file (TOML), or a name of the gallery, such as quickstart.", show_default=False),
+]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 Seed = Annotated[int | None, typer.Option("--seed", help="Replaces the scenario's seed.", show_default=False)]
 Overrides = Annotated[

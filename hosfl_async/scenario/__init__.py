@@ -7,6 +7,7 @@ TOML.
 """
 
 from hosfl_async.scenario.loading import find_problems, load_scenario, scenario_of_tables
+from hosfl_async.scenario.names import gallery, scenario_file
 from hosfl_async.scenario.schema import Expectations, Scenario, SharedSettings, schema
 from hosfl_async.scenario.sweeping import SweepPoint, sweep_points
 from hosfl_async.scenario.writing import scenario_digest, to_toml
@@ -17,8 +18,10 @@ __all__ = [
     "SharedSettings",
     "SweepPoint",
     "find_problems",
+    "gallery",
     "load_scenario",
     "scenario_digest",
+    "scenario_file",
     "scenario_of_tables",
     "schema",
     "sweep_points",

@@ -15,6 +15,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from hosfl_async.errors import SettingsError
+from hosfl_async.scenario.names import scenario_file
 from hosfl_async.scenario.problems import Path, Source, found, key_lines
 
 Tables = dict[str, Any]
@@ -27,8 +28,12 @@ DEPTH_MAX = 8
 
 
 def read_tables(path: str | FilePath) -> tuple[Tables, Tables, Source]:
-    """What the file and its ancestors say, its own ``[sweep]``, and where everything stands. Raises ``SettingsError``."""
-    tables, places, yielding = _read_family(FilePath(path), str(path), ())
+    """What the file and its ancestors say, its own ``[sweep]``, and where everything stands. Raises ``SettingsError``.
+
+    ``path``: a file, or the name of a scenario of the gallery.
+    """
+    file = scenario_file(path)
+    tables, places, yielding = _read_family(file, str(path) if FilePath(path) == file else str(file), ())
     sweep = tables.pop("sweep", {})
     return tables, sweep, Source(str(path), places, yielding)
 

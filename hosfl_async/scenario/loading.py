@@ -30,8 +30,9 @@ _OVERRIDE = re.compile(r"[\w-]+(\[\d+\])*(\.[\w-]+(\[\d+\])*)*", re.ASCII)
 
 
 def load_scenario(path: str | FilePath, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
-    """Read the scenario file ``path``, with ``overrides`` such as ``"fleet[0].count=3"`` and ``seed`` put in its place.
+    """Read the scenario file ``path``, or the scenario of the gallery with this name.
 
+    ``overrides``, such as ``"fleet[0].count=3"``, and ``seed`` are put in their places.
     Raises ``SettingsError``; one that names several problems lists them line by line.
     """
     scenario, problems = _load(path, overrides, seed)
