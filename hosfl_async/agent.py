@@ -85,11 +85,13 @@ class RunJob(Struct, frozen=True, gc=False):
 
 
 class Record(Struct, frozen=True, gc=False):
-    """Numbers for the journal. Keys carry their unit (``accuracy``, ``staleness_versions``, ``wait_s``); never a tensor."""
+    """Numbers for the journal. Keys carry their unit (``accuracy``, ``staleness_versions``, ``wait_s``); never a tensor.
+
+    ``step`` is the ``StepId`` they are about, if any; it becomes text only where somebody writes it down."""
 
     name: str
     values: dict[str, float]
-    step: str = ""
+    step: Any = ""
 
 
 class Persist(Struct, frozen=True, gc=False):

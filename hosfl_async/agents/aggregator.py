@@ -16,6 +16,7 @@ Conservation, checked by ``validate``: received = accepted + duplicate + stale +
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any, Literal
 
 from msgspec import structs
@@ -95,6 +96,8 @@ class Aggregator:
         self._own_half = OwnHalf(settings, self.log)
         self._clipping = Clipping(settings.clipping)
         self._turnstile = Turnstile(settings, self.counts, member=self._present, members=self._members.__len__)
+        self._limited = self._turnstile.places_max > 0
+        """Whether there are places at all: without a limit nobody takes one, and nothing need be given back."""
         self._watching_places = False
         self._gone: set[str] = set()
         self._awaited: set[str] | None = None
@@ -146,12 +149,18 @@ class Aggregator:
     def handle(self, event: Event, now: float) -> list[Effect]:
         self._now = now
         self._effects = []
+        if isinstance(event, Received):  # the frequent ones first
+            if event.sender in self._gone:
+                self._note_present(event.sender)
+            self._receivers[type(event.message)](event.sender, event.message)
+        elif isinstance(event, JobDone):
+            self._on_job_done(event.result)
+        else:
+            self._on_rare(event)
+        return self._effects
+
+    def _on_rare(self, event: Event) -> None:
         match event:
-            case Received(sender, message):
-                self._note_present(sender)
-                self._receivers[type(message)](sender, message)
-            case JobDone(_, result):
-                self._on_job_done(result)
             case TimerFired(name):
                 self._on_timer(name)
             case PeerGone(name):
@@ -159,7 +168,7 @@ class Aggregator:
                 self._gone.add(name)
                 if self._awaited is not None:
                     self._awaited.discard(name)
-                self._grant(self._turnstile.forget(name, now))
+                self._grant(self._turnstile.forget(name, self._now))
             case Started(_, records):
                 self._restore(records)
                 self._run(Introduce())
@@ -167,14 +176,12 @@ class Aggregator:
                 raise AgentError(f"{self.name}: {type(job).__name__} failed: {reason}")
             case Stopping():
                 pass
-        return self._effects
 
     def _note_present(self, sender: str) -> None:
         """Whoever was reported gone and speaks again is waited for again."""
-        if sender in self._gone:
-            self._gone.discard(sender)
-            if sender in self._members or sender == SPLIT_SERVER:
-                self._await_confirmation(sender)
+        self._gone.discard(sender)
+        if sender in self._members or sender == SPLIT_SERVER:
+            self._await_confirmation(sender)
 
     def _restore(self, records: tuple[Any, ...]) -> None:
         """Rebuild log, members and answers from what was made durable."""
@@ -250,16 +257,20 @@ class Aggregator:
         contribution = Contribution(message.step, message.base_version, scalars, staleness, weight, gradient)
         problem = self._try_add(contribution)
         member.remember(message.step.number, problem)
-        step_s = self._turnstile.contributed(message.step, self._now, admitted=problem is None)
-        member.step_s = member.step_s if step_s is None else step_s
+        if self._limited:
+            step_s = self._turnstile.contributed(message.step, self._now, admitted=problem is None)
+            member.step_s = member.step_s if step_s is None else step_s
         if problem:
             self._refuse(sender, message, problem)
         else:
             self._take(contribution)
-        self._grant(self._turnstile.fill(self._now))
+        if self._limited:
+            self._grant(self._turnstile.fill(self._now))
 
     def _participation(self, member: Member) -> float:
         """See ``participation``: this step counts as if it were in the log already."""
+        if self._settings.participation.rule == "any":
+            return 1.0
         contributors = self._members.contributors + (member.accepted == 0)
         return participation_weight(member.accepted + 1, (self.steps_in_log + 1) / contributors, self._settings.participation)
 
@@ -268,16 +279,18 @@ class Aggregator:
         if isinstance(message, ClientGradient):
             return (), message.gradient.data
         bound = self._clipping.bound
+        if bound == inf:
+            return message.projected_gradients, b""
         scalars = clipped(message.projected_gradients, bound)
         if scalars != message.projected_gradients:
             self.counts["clipped"] += 1
-            self._effects.append(Record("clipped", {"bound": bound}, str(message.step)))
+            self._effects.append(Record("clipped", {"bound": bound}, message.step))
         return scalars, b""
 
     def _take(self, contribution: Contribution) -> None:
         """It is in the buffer: commit if that is full."""
         values = {"staleness_versions": float(contribution.staleness), "weight": contribution.weight}
-        self._effects.append(Record("admitted", values, str(contribution.step)))
+        self._effects.append(Record("admitted", values, contribution.step))
         if self._buffer.full or self.steps_in_log + len(self._buffer) >= self._settings.client_steps:
             self._commit(by_deadline=False)
         elif len(self._buffer) == 1:

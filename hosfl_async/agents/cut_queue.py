@@ -74,6 +74,8 @@ class CutQueue:
             return self._apart.popleft()
         if not self._jobs:
             return None
+        if self._settings.micro_batch_max == 1:
+            return self._pop()
         count = self._together()
         closed = count >= self._settings.micro_batch_max or count < len(self._jobs)
         waited = self._ripe or now - self._jobs[0][0] >= self._settings.micro_batch_wait_s

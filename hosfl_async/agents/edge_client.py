@@ -35,7 +35,7 @@ from hosfl_async.agent import (
     Stopping,
     TimerFired,
 )
-from hosfl_async.agents.backoff import pause_s
+from hosfl_async.agents.backoff import first_pause_s, pause_s, spread_of
 from hosfl_async.agents.settings import ALONE, ANSWERS_REMEMBERED_MIN, EdgeClientSettings
 from hosfl_async.agents.update_log import LogFollower
 from hosfl_async.errors import AgentError, LogError
@@ -90,6 +90,8 @@ PATIENCE_DOUBLINGS_MAX = 10
 
 
 class Phase(StrEnum):
+    __hash__ = str.__hash__  # Enum's own is a call of Python, at every look into the table of transitions
+
     JOINING = "joining"
     RESTING = "resting"
     """Between two steps: replaying, catching up, or waiting for answers."""
@@ -121,7 +123,7 @@ class EdgeClient:
     __slots__ = (
         "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_given_up", "_granted",
         "_incarnation", "_introduced", "_kept_dual", "_now", "_number", "_phase", "_probed", "_reuses_left",
-        "_settings", "_smashed", "_step", "_step_began", "_unanswered", "_wishing",
+        "_settings", "_smashed", "_spread", "_step", "_step_began", "_unanswered", "_wishing",
         "broken", "counts", "finished", "name",
     )  # fmt: skip
 
@@ -132,6 +134,8 @@ class EdgeClient:
         """Why this client stopped for good, if it did."""
         self.finished = False
         self._settings = settings
+        self._spread = spread_of(f"{name}:")
+        """Of its pauses, see ``backoff``."""
         self._follower = LogFollower(settings.digest_every_versions)
         self._phase = Phase.JOINING
         self._boot = 0
@@ -346,7 +350,7 @@ class EdgeClient:
             self._given_up = 0
             self._dual = message.dual
             self._keep_dual(message.dual)
-            self._effects.append(Record("dual", {"wait_s": self._now - self._step_began}, str(self._step)))
+            self._effects.append(Record("dual", {"wait_s": self._now - self._step_began}, self._step))
             self._project()
 
     def _fits(self, dual: Tensor, smashed: SmashedData) -> bool:
@@ -399,12 +403,12 @@ class EdgeClient:
         self._enter(Phase.RESTING)
         self._send(AGGREGATOR, message)
         self._pause("answer")
-        self._effects.append(Record("step", {"duration_s": self._now - self._step_began}, str(self._step)))
+        self._effects.append(Record("step", {"duration_s": self._now - self._step_began}, self._step))
 
     def _abandon(self, why: Literal["abandoned", "cut_off"] = "abandoned") -> None:
         """Give the step under way up: its batch is not counted anywhere. ``cut_off``: the run was over before the step."""
         self._count(why)
-        self._effects.append(Record(why, {}, str(self._step)))
+        self._effects.append(Record(why, {}, self._step))
         self._smashed = self._dual = self._kept_dual = None
         self._answered("dual")
         self._enter(Phase.RESTING)
@@ -475,11 +479,11 @@ class EdgeClient:
 
     def _advance(self) -> None:
         """Pick the next job. Between steps: first replay, then catch up, then wait for answers, then the next step."""
-        if self._phase in _IN_STEP and self._follower.finished:
+        follower = self._follower
+        if follower.finished and self._phase in _IN_STEP:
             self._abandon("cut_off")
         if self._busy or self._phase is not Phase.RESTING:
             return
-        follower = self._follower
         if job := follower.job():
             self._run(job)
         elif follower.finished and follower.confirmed:
@@ -518,6 +522,8 @@ class EdgeClient:
 
     def _outruns_memory(self) -> bool:
         """The aggregator remembers its answers to the latest steps by number: one that still waits must not fall out of them."""
+        if not self._unanswered:
+            return False
         oldest = min((step.number for step in self._unanswered), default=self._number + 1)
         return self._number + 1 - oldest >= ANSWERS_REMEMBERED_MIN
 
@@ -561,9 +567,10 @@ class EdgeClient:
             self._send_smashed()
 
     def _pause(self, name: str) -> None:
-        attempt = self._attempts.get(name, 0)
+        attempt, retry = self._attempts.get(name, 0), self._settings.retry
         self._attempts[name] = attempt + 1
-        self._effects.append(SetTimer(name, pause_s(self._settings.retry, attempt, f"{self.name}:{name}")))
+        after_s = pause_s(retry, attempt, f"{self.name}:{name}") if attempt else first_pause_s(retry, name, self._spread)
+        self._effects.append(SetTimer(name, after_s))
 
     def _answered(self, name: str) -> None:
         if self._attempts.pop(name, None) is not None:
@@ -579,7 +586,7 @@ class EdgeClient:
 
     def _break(self, reason: str) -> None:
         self.broken = reason
-        self._effects.append(Record("broken", {}, str(self._step)))
+        self._effects.append(Record("broken", {}, self._step))
         for name in tuple(self._attempts):
             self._answered(name)
         self._enter(Phase.BROKEN)

@@ -40,11 +40,16 @@ class Member:
         return self.highest - self.window
 
     def remember(self, number: int, answer: Answer) -> None:
-        self.highest = max(self.highest, number)
-        if number > self.floor:
-            self.answers[number] = answer
-        if len(self.answers) > 1 and min(self.answers) <= self.floor:
-            self.answers = {known: given for known, given in self.answers.items() if known > self.floor}
+        answers, floor = self.answers, self.floor
+        if number > self.highest:
+            self.highest = number
+            if number - self.window == floor + 1:
+                answers.pop(floor + 1, None)  # the usual case: one step further
+            elif number - self.window > floor:
+                self.answers = answers = {known: given for known, given in answers.items() if known > self.floor}
+            answers[number] = answer
+        elif number > floor:
+            answers[number] = answer
 
 
 class Membership:

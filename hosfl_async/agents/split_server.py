@@ -155,11 +155,21 @@ class SplitServer:
     def handle(self, event: Event, now: float) -> list[Effect]:
         self._now = now
         self._effects = []
+        if isinstance(event, Received):  # the frequent ones first
+            self._receivers[type(event.message)](event.sender, event.message)
+        elif isinstance(event, JobDone):
+            self._on_job_done(event.job, event.result)
+        else:
+            self._on_rare(event)
+        if not self.finished:
+            self._advance()
+        elif self._watching:
+            self._watching = False
+            self._effects.append(SetTimer("silence", None))
+        return self._effects
+
+    def _on_rare(self, event: Event) -> None:
         match event:
-            case Received(sender, message):
-                self._receivers[type(message)](sender, message)
-            case JobDone(job, result):
-                self._on_job_done(job, result)
             case TimerFired("catch_up"):
                 self._asking = False
                 self.counts["retried"] += 1
@@ -179,12 +189,6 @@ class SplitServer:
                 self._queue.ripen()
             case TimerFired() | Stopping():
                 pass
-        if not self.finished:
-            self._advance()
-        elif self._watching:
-            self._watching = False
-            self._effects.append(SetTimer("silence", None))
-        return self._effects
 
     # -- what outlives a crash ----------------------------------------------------------------------------
 
@@ -330,7 +334,7 @@ class SplitServer:
         for result in results:
             if self._settings.checkpoint_every_steps:
                 self._trained_step[result.step.client] = result.step
-            self._effects.append(Record("server_step", {"loss": result.loss}, str(result.step)))
+            self._effects.append(Record("server_step", {"loss": result.loss}, result.step))
             self._on_dual(result)
 
     def _on_dual(self, result: BackwardDone) -> None:
@@ -453,9 +457,10 @@ class SplitServer:
 
     def _on_job_done(self, job: Any, result: Any) -> None:
         self._busy = False
+        if isinstance(result, BackwardDone) and (isinstance(job, Backward) or (isinstance(job, Estimate) and job.steps)):
+            self._on_trained((result,))
+            return
         match result:
-            case BackwardDone() if isinstance(job, Backward) or (isinstance(job, Estimate) and job.steps):
-                self._on_trained((result,))
             case BackwardsDone(parts):
                 self._on_trained(parts)
             case BackwardDone():

@@ -35,6 +35,8 @@ class UpdateBuffer:
     def __init__(self, settings: AggregatorSettings) -> None:
         self._settings = settings
         self._contributions: dict[StepId, Contribution] = {}
+        self._scaled: dict[StepId, tuple[bytes, bytes]] = {}
+        """By step what ``add`` has scaled to see whether it fits: by the divisor that ``drain`` uses too, unless that is the weights'."""
 
     def __len__(self) -> int:
         return len(self._contributions)
@@ -48,9 +50,11 @@ class UpdateBuffer:
         if self.full or contribution.step in self._contributions:
             raise ValueError(f"the buffer is full or holds {contribution.step} already")
         bound = self._settings.coefficient_max
-        self._scale(contribution, self._divisor([contribution]), bound)  # the largest coefficients it can get: refuse now, not at commit
+        scaled = self._scale(contribution, self._divisor([contribution]), bound)  # the largest that it can get: refuse now, not at commit
         if self._shared:
             self._check_sum(contribution)
+        elif self._settings.divide_by == "buffer_contributions":
+            self._scaled[contribution.step] = scaled
         self._contributions[contribution.step] = contribution
 
     def drain(self) -> tuple[list[Contribution], tuple[Term, ...]]:
@@ -60,8 +64,8 @@ class UpdateBuffer:
         self._contributions.clear()
         if self._shared:
             return ordered, self._shared_terms(ordered, divisor)
-        terms = tuple(Term(one.step, one.base_version, *self._scale(one, divisor)) for one in ordered)
-        return ordered, terms
+        scaled, self._scaled = self._scaled, {}
+        return ordered, tuple(Term(one.step, one.base_version, *(scaled.get(one.step) or self._scale(one, divisor))) for one in ordered)
 
     @property
     def _shared(self) -> bool:

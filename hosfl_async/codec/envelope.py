@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder as TypedDecoder
@@ -57,10 +57,11 @@ class Decoder:
     limits: bounds on size.
     """
 
-    __slots__ = ("_bytes_max", "_decode")
+    __slots__ = ("_bytes_max", "_decode", "_kinds")
 
     def __init__(self, inbox: Any, limits: CodecLimits = DEFAULT_LIMITS) -> None:
         self._decode = _typed(inbox).decode
+        self._kinds = frozenset(get_args(inbox) or (inbox,))
         self._bytes_max = limits.message_bytes_max
 
     def decode(self, payload: bytes) -> tuple[str, Any]:
@@ -78,6 +79,21 @@ class Decoder:
         except BAD_BYTES as error:
             raise CodecError(_explain(payload, error)) from None
         return envelope.sender, message
+
+    def check(self, message: Any, payload_bytes: int) -> None:
+        """What ``decode`` would refuse in the envelope of a message that one of our agents made: its kind, its length, its contents.
+
+        For a host that holds the message itself; that it is well typed is the word of the agent that made it. Raises ``CodecError``.
+        """
+        kind = type(message)
+        if kind not in self._kinds or payload_bytes > self._bytes_max:
+            raise CodecError(f"{kind.__name__} of {payload_bytes} bytes: expected at most {self._bytes_max}, and a kind of this inbox")
+        check = CHECKS.get(kind)
+        if check is not None:
+            try:
+                check(message)
+            except BAD_BYTES as error:
+                raise CodecError(f"{kind.__name__}: {quoted(error)}") from None
 
 
 def encode_record(record: DurableAny) -> bytes:

@@ -266,7 +266,7 @@ class LiveHost:
             self._timers[effect.name] = loop.call_later(self._clock.wall_s(effect.delay_s), self._on_timer, effect.name)
 
     def _record(self, effect: Record) -> None:
-        self._note("recorded", effect.name, step=effect.step, values=dict(effect.values))
+        self._note("recorded", effect.name, step=str(effect.step), values=dict(effect.values))
         if self._on_record is not None:
             self._on_record(self._clock.now_s(), self.agent.name, effect)
 

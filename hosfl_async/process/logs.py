@@ -55,7 +55,7 @@ def record_teller(log: logging.Logger) -> Callable[[float, str, Record], None]:
     def note(_now_s: float, agent: str, record: Record) -> None:
         level = logging.INFO if record.name in _TOLD else logging.DEBUG
         if log.isEnabledFor(level):
-            tell(log, level, record.name, agent=agent, step=record.step, **record.values)
+            tell(log, level, record.name, agent=agent, step=str(record.step), **record.values)
 
     return note
 

@@ -27,7 +27,7 @@ from hosfl_async.simulation.absences import Absences
 from hosfl_async.simulation.collecting import collecting_rarely
 from hosfl_async.simulation.devices import Devices
 from hosfl_async.simulation.faults import Fault, Strike, Weather, strikes
-from hosfl_async.simulation.journal import Journal, step_of
+from hosfl_async.simulation.journal import Journal, kind_and_step
 from hosfl_async.simulation.nemesis import Nemesis
 from hosfl_async.simulation.network import Network
 from hosfl_async.simulation.node import Node, RecordList, Store
@@ -97,7 +97,15 @@ class Simulation:
         self._weather = Weather(seed, self._settings.clog_factor_max, self._counts)
         self._completes, self._fires = self._complete, self._fire
         self._traffic = Traffic(
-            self._nodes, timeline, self._network, self._journal, self._tally, self._feed, self._weather, compute.aggregator_message_s
+            self._nodes,
+            timeline,
+            self._network,
+            self._journal,
+            self._tally,
+            self._feed,
+            self._weather,
+            compute.aggregator_message_s,
+            decode_all=validate,
         )
         self._outages, self._faults = tuple(outages), tuple(faults)
         self._last_fault_s = 0.0
@@ -370,7 +378,7 @@ class Simulation:
         timeline = self._timeline
         now_s = timeline.now_s
         self._counts["jobs_started"] += 1
-        self._note((now_s, node.name, "job_started", type(job).__name__, step_of(job)))
+        self._note((now_s, node.name, "job_started", *kind_and_step(job)))
         lasts_s = node.device.duration_s(job)
         node.job = timeline.schedule(now_s + lasts_s, self._completes, node, job)
         if node.group is not None and node.group.dropout.strikes_steps:
@@ -380,7 +388,7 @@ class Simulation:
         """The modelled completion instant of a job: only now is it computed."""
         assert node.learner is not None
         node.job = None
-        kind, step = type(job).__name__, step_of(job)
+        kind, step = kind_and_step(job)
         event: JobDone | JobFailed
         values: dict[str, Value] | None = None
         try:
@@ -396,9 +404,10 @@ class Simulation:
         self._feed(node, event)
 
     def _record(self, node: Node, record: Record) -> None:
-        self._note((self._timeline.now_s, node.name, "recorded", record.name, record.step or None, "", 0, record.values))
+        now_s = self._timeline.now_s
+        self._note((now_s, node.name, "recorded", record.name, record.step or None, "", 0, record.values))
         if self._on_record is not None:
-            self._on_record(self._timeline.now_s, node.name, record)
+            self._on_record(now_s, node.name, record)
 
     def _send_after_disk(self, node: Node, effect: Send) -> None:
         """A slow disk holds back what is sent after a record, as if the agent waited for its commit."""

@@ -14,16 +14,16 @@ from hosfl_async.trace import TraceWriter, Value
 STORY_LINES_MAX = 20
 """Lines of an agent's story in an error."""
 
-_NAMES_STEP: dict[type, bool] = {}
+_KINDS: dict[type, tuple[str, bool]] = {}
 
 
-def step_of(subject: Any) -> Any:
-    """The ``StepId`` that a message or job is about, or None."""
+def kind_and_step(subject: Any) -> tuple[str, Any]:
+    """The name of a job's kind, and the ``StepId`` that it is about, or None."""
     kind = type(subject)
-    names_step = _NAMES_STEP.get(kind)
-    if names_step is None:
-        names_step = _NAMES_STEP[kind] = hasattr(subject, "step")
-    return subject.step if names_step else None
+    known = _KINDS.get(kind)
+    if known is None:
+        known = _KINDS[kind] = kind.__name__, hasattr(subject, "step")
+    return known[0], subject.step if known[1] else None
 
 
 Note = tuple[Any, ...]

@@ -83,8 +83,9 @@ class Line:
         """One copy of ``message`` leaves."""
         self.messages += 1
         self.payload_bytes += payload_bytes
-        for field, of in self.tensors:
-            self.tensor_bytes[of] += getattr(message, field).bytes_sent
+        if self.tensors:
+            for field, of in self.tensors:
+                self.tensor_bytes[of] += getattr(message, field).bytes_sent
 
 
 class Tally:

@@ -665,8 +665,8 @@ def test_measures_carry_their_step_and_their_unit() -> None:
     client = Client().joined().forward().probed()
     client.now = 2.5
     client.dual()
-    assert client.effects[1] == Record("dual", {"wait_s": 2.5}, "client-1/1")
+    assert client.effects[1] == Record("dual", {"wait_s": 2.5}, StepId("client-1", 1, 1))
     client.now = 4.0
     client.projected()
-    assert client.effects[-1] == Record("step", {"duration_s": 4.0}, "client-1/1")
+    assert client.effects[-1] == Record("step", {"duration_s": 4.0}, StepId("client-1", 1, 1))
     assert isinstance(client.effects[0], Send)

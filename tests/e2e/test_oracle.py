@@ -36,9 +36,9 @@ class Observed:
 
     def _on_record(self, time_s: float, agent: str, record: Record) -> None:
         if record.name == "admitted":
-            self.weights[record.step] = record.values["weight"]
+            self.weights[str(record.step)] = record.values["weight"]
         elif record.name == "clipped":
-            [step] = {item[1] for item in self.schedule if item[0] in ("project", "local_slopes") and str(item[1]) == record.step}
+            [step] = {item[1] for item in self.schedule if item[0] in ("project", "local_slopes") and str(item[1]) == str(record.step)}
             self.schedule.append(("clip", step, record.values["bound"]))
 
     @property

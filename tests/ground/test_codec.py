@@ -50,7 +50,10 @@ def test_every_message_reaches_its_readers_unchanged_and_nobody_else(sender: str
     for name, decoder in DECODERS.items():
         if name in readers:
             assert decoder.decode(payload) == (sender, message)
+            decoder.check(message, len(payload))
         else:
+            with pytest.raises(CodecError, match=type(message).__name__):
+                decoder.check(message, len(payload))
             with pytest.raises(CodecError, match=f"from {sender}.*{type(message).__name__}"):
                 decoder.decode(payload)
 

@@ -343,12 +343,12 @@ MUTANTS = (
         tests=("agents/test_estimators.py",),
     ),
     Mutant(
-        name="replaced_timer_fires",
-        why="Setting a timer replaces the timer of that name; the old one must not fire any more.",
-        file="simulation/host.py",
-        old="        replaced = timers.pop(effect.name, None)\n        if replaced is not None:\n",
-        new="        replaced = timers.pop(effect.name, None)\n        if replaced is not None and effect.delay_s is None:\n",
-        tests=("simulation/test_simulation_host.py",),
+        name="alarm_rings_for_another_timer",
+        why="A cancelled timer must not fire, nor may its alarm fire the node's next timer before its time.",
+        file="simulation/timeline.py",
+        old="        due = timer[1] == alarm[1]\n",
+        new="        due = True\n",
+        tests=("simulation/test_timeline.py", "simulation/test_simulation_host.py"),
     ),
     Mutant(
         name="fetched_file_not_compared",
@@ -402,8 +402,8 @@ MUTANTS = (
         name="answer_forgotten_once_admitted",
         why="Whatever repeats or reorders, a contribution is in the log at most once.",
         file="agents/membership.py",
-        old="        if number > self.floor:\n            self.answers[number] = answer\n",
-        new="        if number > self.floor and answer is not None:\n            self.answers[number] = answer\n",
+        old="            answers[number] = answer\n        elif",
+        new="            if answer is not None:\n                answers[number] = answer\n        elif",
         tests=CAMPAIGN,
     ),
     Mutant(
@@ -429,6 +429,15 @@ MUTANTS = (
         old="            self._wishing = False  # _advance wishes again\n",
         new="            pass\n",
         tests=CAMPAIGN,
+    ),
+    Mutant(
+        name="handed_over_unchecked",
+        why="A message that is handed over as it was sent must pass the checks that its bytes would.",
+        file="codec/envelope.py",
+        old="        if check is not None:\n            try:\n                check(message)\n            except BAD_BYTES as error:\n"
+        '                raise CodecError(f"{kind.__name__}: {quoted(error)}") from None\n',
+        new="",
+        tests=("simulation/test_simulation_host.py",),
     ),
     Mutant(
         name="lost_messages_uncounted",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toy_agents import PERFECT, Scripted, add_client, add_service, answer, ask, at_start, forward, met, silent, world
 
 from hosfl_async.agent import Effect, Event, JobDone, JobFailed, Persist, Received, Record, RunJob, Send, SetTimer, Started, TimerFired
-from hosfl_async.codec import encode
+from hosfl_async.codec import CodecLimits, encode
 from hosfl_async.errors import AgentError, LearnerError, SettingsError
 from hosfl_async.jobs import Probe
 from hosfl_async.messages import AGGREGATOR, CLIENTS, ProjectedGradients, StepId
@@ -343,3 +343,35 @@ def test_perfect_links_take_no_time() -> None:
     add_client(simulation, "client-0", silent)
     add_service(simulation, at_start(Send("client-0", answer(1))))
     assert simulation.run().modelled_time_s == 0.0
+
+
+# -- messages that are handed over instead of decoded --------------------------------------------------
+
+
+def contribution(number: int, value: float, probes: int = 2) -> ProjectedGradients:
+    return ProjectedGradients(StepId("client-0", 1, number), 0, (value,) * probes)
+
+
+def test_a_message_that_is_handed_over_meets_the_checks_that_its_bytes_would() -> None:
+    """Long after the first ones of its kind have been decoded: contents, kind, and length."""
+    unsound = [contribution(201, nan), answer(1), contribution(202, 0.5, probes=120)]
+    sent = [contribution(number, 0.5) for number in range(200)]
+    simulation = world(limits=CodecLimits(message_bytes_max=1024))
+    add_client(simulation, "client-0", at_start(*[Send(AGGREGATOR, message) for message in [*sent, *unsound, contribution(203, 0.25)]]))
+    add_service(simulation)
+    outcome = simulation.run()
+    assert [event.message for event in events_of(simulation, AGGREGATOR, Received)] == [*sent, contribution(203, 0.25)]
+    assert (outcome.counts["delivered"], outcome.counts["refused"]) == (201, 3)
+    assert outcome.bytes["scalars"] == sum(
+        len(encode("client-0", message)) for message in [*sent, *unsound, contribution(203, 0.25)]
+    ) - len(encode("client-0", answer(1)))
+
+
+@pytest.mark.parametrize("wrong", [contribution(1, 1), ProjectedGradients(StepId("client-0", 1, 1), 0, [0.5])])  # type: ignore[arg-type]
+def test_a_validated_world_breaks_off_at_a_message_that_is_not_what_its_type_says(wrong: ProjectedGradients) -> None:
+    """An int where a float belongs, a list for a tuple: whoever decodes it gets something else."""
+    simulation = world(validate=True)
+    add_client(simulation, "client-0", at_start(Send(AGGREGATOR, wrong)))
+    add_service(simulation)
+    with pytest.raises(AgentError, match="sent what its type does not say"):
+        simulation.run()
