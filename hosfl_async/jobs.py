@@ -35,6 +35,8 @@ class Forward(Struct, frozen=True, gc=False):
     probes: int = 0
     """For a server that only runs forward passes: the activations are those of the anchor and of so many perturbed forwards, one batch
     after the other; the labels are those of one batch."""
+    feedback: bool = False
+    """Note on the way what a ``FeedBack`` of this step will need."""
 
 
 class ForwardDone(Struct, frozen=True, gc=False):
@@ -67,6 +69,14 @@ class Projected(Struct, frozen=True, gc=False):
 
 class BackPropagate(Struct, frozen=True, gc=False):
     """First order: back-propagate the dual through the client half at the anchor; forgets the anchor. -> ``GradientDone``"""
+
+    step: StepId
+    dual: Tensor
+
+
+class FeedBack(Struct, frozen=True, gc=False):
+    """Carry the dual down the skip connections to the residual writers, by a second forward pass over the anchor's batch; forgets the
+    anchor. -> ``GradientDone``"""
 
     step: StepId
     dual: Tensor
@@ -212,7 +222,7 @@ class Evaluated(Struct, frozen=True, gc=False):
     samples: int
 
 
-ClientJob = Introduce | Forward | Probe | Project | BackPropagate | LocalSlopes | TrainLocally | Replay | InstallSnapshot
+ClientJob = Introduce | Forward | Probe | Project | BackPropagate | FeedBack | LocalSlopes | TrainLocally | Replay | InstallSnapshot
 ServerJob = (
     Backward | BackwardTogether | Estimate | EvaluateDual | TakeServerState | RestoreServerState | Replay | InstallSnapshot | Evaluate
 )

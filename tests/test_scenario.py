@@ -233,6 +233,14 @@ WRONG = {
         'method = "sfl_first_order"\n' + SMALL + '[shared]\ndirections = "per_version"\n',
         [":6: shared.directions", "no directions"],
     ),
+    "feedback without a skip connection": (
+        'method = "skip_feedback"\n' + SMALL,
+        [": task.model.name", "needs skip connections", "encoder or minilm", "found mlp"],
+    ),
+    "feedback to what it does not reach": (
+        'method = "skip_feedback"\n' + SMALL + '[task.model]\nname = "minilm"\ntrainable = "lora"\n',
+        [":7: task.model.trainable", "residual writers only", "writers or lora_writers or norms", "found lora"],
+    ),
     "another unit": (SMALL + "[network]\nlatency_ms = 20\n", [":5: network.latency_ms", "unknown key", "mean network.latency_s?"]),
     "a unit in the value": (SMALL + '[network]\nlatency_s = "20 ms"\n', [":5: network.latency_s", "a valid number", 'found "20 ms"']),
     "a negative rate": (

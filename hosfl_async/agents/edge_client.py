@@ -41,6 +41,7 @@ from hosfl_async.agents.update_log import LogFollower
 from hosfl_async.errors import AgentError, LogError
 from hosfl_async.jobs import (
     BackPropagate,
+    FeedBack,
     Forward,
     ForwardDone,
     GradientDone,
@@ -99,7 +100,7 @@ class Phase(StrEnum):
     AWAITING_DUAL = "awaiting dual"
     """The perturbed forwards run in this phase."""
     PROJECTING = "projecting"
-    """Or back-propagating; a client that holds the whole model does nothing else in a step."""
+    """Or back-propagating, or feeding back; a client that holds the whole model does nothing else in a step."""
     DONE = "done"
     BROKEN = "broken"
 
@@ -219,7 +220,7 @@ class EdgeClient:
 
     def _on_job_failed(self, job: Any, reason: str) -> None:
         """A projection can fail on a dual that does not fit: the step is lost. Anything else is this machine's own fault."""
-        if isinstance(job, Project | BackPropagate):
+        if isinstance(job, Project | BackPropagate | FeedBack):
             self._count("projections_failed")
             if self._phase is Phase.PROJECTING:  # else it was abandoned while the job ran
                 self._abandon()
@@ -281,7 +282,7 @@ class EdgeClient:
         batch_of = self._take_kept_dual()
         self._enter(Phase.FORWARD)
         probes = settings.probes if settings.estimator == "server_losses" else 0
-        self._run(Forward(self._step, self._base_version, batch_of, probes))
+        self._run(Forward(self._step, self._base_version, batch_of, probes, settings.estimator == "skip_feedback"))
 
     def _local_job(self) -> LocalSlopes | TrainLocally:
         """The whole step of a client that holds the whole model."""
@@ -382,6 +383,8 @@ class EdgeClient:
             self._contribute(ProjectedGradients(self._step, self._base_version, slopes))
         elif self._settings.estimator == "gradient":
             self._run(BackPropagate(self._step, self._dual))
+        elif self._settings.estimator == "skip_feedback":
+            self._run(FeedBack(self._step, self._dual))
         elif self._probes:
             self._run(Project(self._step, self._dual))
         else:
@@ -598,7 +601,7 @@ class EdgeClient:
         self._effects.append(Send(recipient, message))
 
     def _run(
-        self, job: Forward | Probe | Project | BackPropagate | LocalSlopes | TrainLocally | Replay | InstallSnapshot | Introduce
+        self, job: Forward | Probe | Project | BackPropagate | FeedBack | LocalSlopes | TrainLocally | Replay | InstallSnapshot | Introduce
     ) -> None:
         self._busy = True
         self._effects.append(RunJob(job))

@@ -14,8 +14,8 @@ ANSWERS_REMEMBERED_MIN = 16
 """Answers that an aggregator remembers per client at least, and steps that a client is ahead of its oldest unanswered one at most."""
 
 
-Estimator = Literal["dual_projection", "gradient", "server_losses", "local_losses", "local_training"]
-DENSE = frozenset({"gradient", "local_training"})
+Estimator = Literal["dual_projection", "gradient", "skip_feedback", "server_losses", "local_losses", "local_training"]
+DENSE = frozenset({"gradient", "skip_feedback", "local_training"})
 """Estimators whose contributions are dense vectors; those of the others are P scalars."""
 ALONE = frozenset({"local_losses", "local_training"})
 """Estimators of clients that hold the whole model: nothing crosses a cut."""

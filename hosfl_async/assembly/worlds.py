@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from hosfl_async.errors import SettingsError
+from hosfl_async.learning.settings import FED_BACK
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.scenario import Scenario, scenario_of_tables
 from hosfl_async.scenario.consistency import contradictions
@@ -185,7 +186,7 @@ def small_scenarios(draw: Any) -> Scenario:
     tables = {
         "name": "generated",
         "method": method,
-        "task": draw(_TASKS),
+        "task": draw(_TOKEN_TASKS if method == "skip_feedback" else _TASKS),
         "shared": draw(_SHARED) | ({"probes": 0} if method == "frozen_client" else {}),
         "client": draw(_CLIENT),
         "server": draw(_SERVER),
@@ -197,7 +198,7 @@ def small_scenarios(draw: Any) -> Scenario:
         "fleet": [{"count": count} for count in counts],
         "simulation": {"events_max": 50_000, "modelled_time_max_s": 200_000.0},
     }
-    if "shared.estimator" not in entry.fixes or entry.fixes["shared.estimator"] != "gradient":
+    if entry.fixes.get("shared.estimator") not in ("gradient", "skip_feedback"):
         _draw_directions(draw, tables)
     if not entry.synchronous:
         tables["client"]["steps_unanswered_max"] = draw(st.integers(1, 3))
@@ -231,6 +232,21 @@ _TASKS = st.fixed_dictionaries(
         "partition": st.fixed_dictionaries({"rule": st.sampled_from(["iid", "dirichlet", "shards"])}),
     }
 )
+_TOKEN_TASKS = st.fixed_dictionaries(
+    {
+        "data": st.just("toy_tokens"),
+        "toy_samples": st.just(60),
+        "batch_size": st.integers(1, 4),
+        "model": st.fixed_dictionaries(
+            {
+                "name": st.just("encoder"),
+                "trainable": st.sampled_from(FED_BACK),
+                **{key: st.just(value) for key, value in {"blocks": 2, "cut_block": 1, "hidden": 4, "heads": 1, "lora_rank": 1}.items()},
+            }
+        ),
+    }
+)
+"""For the methods of encoders."""
 _RETRY = st.fixed_dictionaries(
     {"first_s": st.sampled_from([2.0, 0.5]), "max_s": st.sampled_from([20.0, 2.0]), "attempts_max": st.integers(1, 4)}
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch
 
@@ -31,6 +32,7 @@ from hosfl_async.learning.settings import (
     UpdateSettings,
     ZerothOrderSettings,
 )
+from hosfl_async.learning.skip_feedback import SkipFeedback
 from hosfl_async.learning.split_model import SplitModel, initial_theta_c, initial_theta_s
 from hosfl_async.learning.update_rule import MOMENTS, UpdateRule
 from hosfl_async.learning.version_store import VersionStore
@@ -137,4 +139,5 @@ class LearnerFactory:
         prober = new_prober(model.client, self.run_key, self.zeroth_order)
         sampler = BatchSampler(self.seed, self.task.batch_size)
         cut, shared = CutTraffic(self.cut, self.run_key), self.zeroth_order.directions == "per_version"
-        return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, cut, shared)
+        feedback = cache(lambda: SkipFeedback(model.client))
+        return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, cut, feedback, shared)

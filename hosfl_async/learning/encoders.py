@@ -30,8 +30,8 @@ from hosfl_async.learning.sequences import PADDING, padded
 from hosfl_async.learning.settings import ModelSettings, Trainable
 from hosfl_async.learning.split_model import Half, Shape, SplitModel
 
-_ADAPTED = ["query", "value"]
-"""The matrices that get an adapter."""
+_ADAPTED: dict[Trainable, str] = {"lora": r".*\.(query|value)", "lora_writers": r".*output\.dense"}
+"""The matrices that get an adapter, as regular expressions."""
 
 _LEARNT: dict[Trainable, str] = {
     "all": "",
@@ -40,6 +40,7 @@ _LEARNT: dict[Trainable, str] = {
     "writers": r"^blocks\..*output\.dense\.",
     "norms": r"^blocks\..*LayerNorm\.",
     "lora": r"\.lora_[AB]\.",
+    "lora_writers": r"\.lora_[AB]\.",
 }
 """Names of the parameters that are learnt, as regular expressions."""
 
@@ -114,12 +115,14 @@ def tokenizer_file() -> Path:
 def _choose(half: nn.Module, settings: ModelSettings, learnt: Trainable) -> None:
     """Put in adapters if wanted, and let exactly the chosen parameters require gradients."""
     blocks = half.get_submodule("blocks")
-    if learnt == "lora":
+    if learnt in _ADAPTED:
         _needed("peft")
         from peft import LoraConfig, inject_adapter_in_model
 
         rank, alpha = settings.lora_rank, settings.lora_alpha
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=_ADAPTED, bias="none"), blocks)
+        inject_adapter_in_model(
+            LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=_ADAPTED[learnt], bias="none"), blocks
+        )
     names = re.compile(_LEARNT[learnt].replace("{last}", str(len(list(blocks.children())) - 1)))
     for name, parameter in half.named_parameters():
         parameter.requires_grad_(bool(names.search(name)))

@@ -10,7 +10,8 @@ job              computed by
 Introduce        client, aggregator: golden replay and digest of theta_c(0)
 Forward, Probe,  client, in this order for one step; a later Forward replaces the anchor. Probe and Project must find
 Project          the anchor's version still held (no entry between anchor and probes: the estimate would be biased)
-BackPropagate    client, instead of Probe and Project: the dense gradient of a first-order client
+BackPropagate,   client, instead of Probe and Project: the dense gradient of a first-order client; what the skip connections make
+FeedBack         of the dual, by a second forward pass
 LocalSlopes,     client that holds the whole model, instead of all that: the scalars of its own loss; what local training changes
 TrainLocally
 Backward,        server: one step with its dual, or one for a micro-batch with theirs; the dual alone; accuracy and loss on
@@ -44,6 +45,7 @@ from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradien
 from hosfl_async.learning.golden import joining_proof
 from hosfl_async.learning.losses import slopes
 from hosfl_async.learning.sequences import as_bytes, from_bytes, lengths_beside, take
+from hosfl_async.learning.skip_feedback import SkipFeedback
 from hosfl_async.learning.split_model import SplitModel
 from hosfl_async.learning.tensors import to_array, to_data, to_torch
 from hosfl_async.learning.version_store import VersionStore
@@ -128,6 +130,8 @@ class Workbench:
     labels: NDArray[np.int64]
     mu: float
     cut: CutTraffic
+    feedback: Callable[[], SkipFeedback]
+    """Made when it is first wanted: most models have none."""
     shared_directions: bool = False
     """Directions are named by the base version instead of the step."""
 
@@ -142,6 +146,8 @@ class _Anchor:
     activations: Activations
     labels: NDArray[np.int64]
     differences: Activations | None = None
+    rho: torch.Tensor | None = None
+    """What the feedback needs of the forward pass."""
 
 
 class ClientLearner(_Follower):
@@ -168,8 +174,8 @@ class ClientLearner(_Follower):
                 return self._probe(job)
             case jobs.Project():
                 return self._project(job)
-            case jobs.BackPropagate():
-                return self._back_propagate(job)
+            case jobs.BackPropagate() | jobs.FeedBack():
+                return self._gradient(job)
             case jobs.LocalSlopes():
                 return self._local_slopes(job)
             case jobs.TrainLocally():
@@ -179,7 +185,7 @@ class ClientLearner(_Follower):
 
     def _forward(self, job: jobs.Forward) -> jobs.ForwardDone:
         bench = self._bench
-        anchor = self._new_anchor(job.step, job.base_version, job.batch_of)
+        anchor = self._new_anchor(job.step, job.base_version, job.batch_of, job.feedback)
         sent = anchor.activations
         if job.probes:
             perturbed = anchor.activations + self._differences(anchor, job.probes)
@@ -187,13 +193,16 @@ class ClientLearner(_Follower):
         lengths = as_bytes(lengths_beside(anchor.batch))
         return jobs.ForwardDone(activations=bench.cut.activations(sent, job.step, lengths), labels=to_data(anchor.labels))
 
-    def _new_anchor(self, step: StepId, base_version: int, batch_of: StepId | None = None) -> _Anchor:
+    def _new_anchor(self, step: StepId, base_version: int, batch_of: StepId | None = None, feedback: bool = False) -> _Anchor:
         """The step's batch, and the forward pass to the cut."""
         self._at(step, base_version)
         self._anchor = None
         batch, labels = self._batch(batch_of or step)
-        activations = forward(self._bench.model.client, self._held.views, batch)
-        self._anchor = _Anchor(step, base_version, batch, activations, labels)
+        if feedback:
+            activations, rho = self._bench.feedback().forward(self._held.views, batch)
+        else:
+            activations, rho = forward(self._bench.model.client, self._held.views, batch), None
+        self._anchor = _Anchor(step, base_version, batch, activations, labels, rho=rho)
         return self._anchor
 
     def _at(self, step: StepId, version: int) -> None:
@@ -243,12 +252,17 @@ class ClientLearner(_Follower):
             raise LearnerError(f"step {job.step}: a projected gradient is not finite")
         return jobs.Projected(step=job.step, projected_gradients=projected)
 
-    def _back_propagate(self, job: jobs.BackPropagate) -> jobs.GradientDone:
+    def _gradient(self, job: jobs.BackPropagate | jobs.FeedBack) -> jobs.GradientDone:
         anchor = self._anchored(job.step)
         if anchor.version != self._held.number:
             raise LearnerError(f"step {job.step}: anchored at version {anchor.version}, gradient wanted at {self._held.number}")
         dual = received(job.dual, anchor.activations.shape, f"dual of step {job.step}")
-        gradient = client_gradient(self._bench.model.client, self._held.views, anchor.batch, to_torch(dual))
+        if isinstance(job, jobs.BackPropagate):
+            gradient = client_gradient(self._bench.model.client, self._held.views, anchor.batch, to_torch(dual))
+        elif anchor.rho is None:
+            raise LearnerError(f"step {job.step}: feedback wanted, and its forward pass noted nothing for it")
+        else:
+            gradient = self._bench.feedback().gradient(self._held.views, anchor.batch, to_torch(dual), anchor.rho)
         self._anchor = None
         if not np.isfinite(gradient).all():
             raise LearnerError(f"step {job.step}: the gradient is not finite")

@@ -13,12 +13,9 @@ from math import prod
 from torch import nn
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.learning.settings import ModelSettings
+from hosfl_async.learning.settings import ENCODERS, ModelSettings
 from hosfl_async.learning.split_model import Half, Shape, SplitModel
 from hosfl_async.learning.splitting import own_model
-
-ENCODERS = ("encoder", "minilm")
-"""Models that read tokens."""
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 

@@ -35,6 +35,7 @@ from hosfl_async.learning.settings import (
     UpdateSettings,
     ZerothOrderSettings,
 )
+from hosfl_async.learning.skip_feedback import SkipFeedback
 from hosfl_async.learning.split_model import initial_theta_c, initial_theta_s
 from hosfl_async.learning.update_rule import power
 from hosfl_async.learning.whole_model import local_delta
@@ -46,6 +47,7 @@ from hosfl_async.scaling import clipped, coefficients, combined, scaled_gradient
 ScheduleItem = tuple[Any, ...]
 """``("forward", step, base_version, batch_of or None)``, ``("backward", step, weight, steps)``,
 ``("backward_together", [(step, weight), ...], steps)``, ``("dual", step)``, ``("project", step, probes)``, ``("back_propagate", step)``,
+``("feed_back", step)``,
 ``("perturbed", step, probes)`` and ``("estimate", step, weight, steps)``, ``("local_slopes", step, base_version, probes)``,
 ``("train_locally", step, base_version, steps, learning_rate)``, ``("clip", step, bound)`` or
 ``("commit", version, [(step, weight), ...])``."""
@@ -178,6 +180,14 @@ class Reference:
         assert done.dual is not None, f"step {step} is back-propagated before its dual is known"
         views = self.model.client.views(self.theta_c[done.base_version])
         done.gradient = client_gradient(self.model.client, views, done.batch, torch.tensor(done.dual)).tobytes()
+
+    def feed_back(self, step: StepId) -> None:
+        """Skip feedback: the client carries the dual down to its residual writers, at the step's own version."""
+        done = self.steps[step]
+        assert done.dual is not None, f"step {step} is fed back before its dual is known"
+        views, feedback = self.model.client.views(self.theta_c[done.base_version]), SkipFeedback(self.model.client)
+        _, rho = feedback.forward(views, done.batch)
+        done.gradient = feedback.gradient(views, done.batch, torch.tensor(done.dual), rho).tobytes()
 
     def perturbed(self, step: StepId, probes: int) -> None:
         """The rival without a dual: the activations of the perturbed forwards, which the client sends beside the anchor's."""

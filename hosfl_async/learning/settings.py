@@ -19,9 +19,15 @@ _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 MODEL_NAMES = ("mlp", "cnn", "encoder", "minilm")
 DATA_NAMES = ("digits", "toy", "toy_tokens", "snippets", "fashion_mnist", "watch")
 
+ENCODERS = ("encoder", "minilm")
+"""Models that read tokens; they alone have skip connections."""
+
+FED_BACK = ("writers", "lora_writers", "norms")
+"""Values of ``task.model.trainable`` of which all lies in residual writers: what skip feedback reaches."""
+
 Width = Annotated[int, Ge(1), Le(65536)]
 
-Trainable = Literal["all", "blocks", "last_block", "writers", "norms", "lora"]
+Trainable = Literal["all", "blocks", "last_block", "writers", "norms", "lora", "lora_writers"]
 """Which parameters of an encoder's half are learnt; the others are frozen."""
 
 
@@ -53,8 +59,8 @@ class ModelSettings:
     """Encoders: blocks in the client half, which has the embeddings too."""
     trainable: Trainable = "lora"
     """Encoders: what is learnt in the client half. lora: low-rank adapters beside the query and value matrices. norms: scales and shifts of
-    the blocks' normalisations. writers: the two matrices of each block whose outputs are added to the stream. last_block: the block before
-    the cut. blocks: all blocks. all: the embeddings, too."""
+    the blocks' normalisations. writers: the two matrices of each block whose outputs are added to the stream. lora_writers: adapters
+    beside these. last_block: the block before the cut. blocks: all blocks. all: the embeddings, too."""
     server_trainable: Trainable = "blocks"
     """Encoders: what is learnt in the server half, beside the layer onto the classes."""
     lora_rank: Annotated[int, Ge(1), Le(1024)] = 8

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from hosfl_async.agents.settings import DENSE
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.plugins import DATA, MODELS
-from hosfl_async.learning.settings import DATA_NAMES, MODEL_NAMES
+from hosfl_async.learning.settings import DATA_NAMES, ENCODERS, FED_BACK, MODEL_NAMES
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.scenario.fleets import fleet_contradictions
 from hosfl_async.scenario.methods import METHODS
@@ -27,6 +27,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     yield from _micro_batches(scenario, source)
     yield from _places(scenario, source)
     yield from _directions(scenario, source)
+    yield from _feedback(scenario, source)
     yield from _bounds(scenario, source)
     yield from _outages(scenario, source)
     yield from _faults(scenario, source)
@@ -104,6 +105,22 @@ def _directions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             expected="mean",
             found=location,
             mend='shared.directions = "per_version"',
+        )
+
+
+def _feedback(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    model = scenario.task.model
+    if scenario.shared.estimator != "skip_feedback":
+        return
+    if model.name not in ENCODERS:
+        expected = " or ".join(ENCODERS)
+        yield source.problem(("task", "model", "name"), "skip feedback needs skip connections", expected=expected, found=model.name)
+    elif model.trainable not in FED_BACK:
+        yield source.problem(
+            ("task", "model", "trainable"),
+            "skip feedback reaches residual writers only",
+            expected=" or ".join(FED_BACK),
+            found=model.trainable,
         )
 
 

@@ -16,6 +16,7 @@ Method = Literal[
     "frozen_client",
     "sfl_first_order",
     "sfl_first_order_sync",
+    "skip_feedback",
     "mu_splitfed",
     "sfl_zeroth_order",
     "fedbuff_first_order",
@@ -41,6 +42,7 @@ _HOSFL = "HO-SFL, arXiv:2603.14773"
 _SPLITFED = "SplitFed, arXiv:2004.12088"
 _SPLIT = {"task.model.cut": "layer"}
 _FIRST_ORDER = {"shared.estimator": "gradient", **_SPLIT}
+_SKIP_FEEDBACK = {"shared.estimator": "skip_feedback", **_SPLIT}
 _PROJECTION = {"shared.estimator": "dual_projection", **_SPLIT}
 _FORWARD_ONLY = {
     "shared.estimator": "server_losses",
@@ -63,6 +65,11 @@ METHODS: dict[str, Entry] = {
     "sfl_first_order": Entry(f"{_SPLITFED}, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FIRST_ORDER, defaults=_SENT_WHOLE),
     "sfl_first_order_sync": Entry(
         f"{_SPLITFED}, the client halves averaged after every step", synchronous=True, fixes=_FIRST_ORDER, defaults=_SENT_WHOLE
+    ),
+    "skip_feedback": Entry(
+        f"ours, from {_HOSFL}, and direct feedback alignment, arXiv:1609.01596",
+        fixes=_SKIP_FEEDBACK,
+        defaults={"task.model.trainable": "lora_writers", **_SENT_WHOLE},
     ),
     "mu_splitfed": Entry("MU-SplitFed, arXiv:2510.21155", synchronous=True, fixes=_PROJECTION, defaults={"server.steps_per_activation": 4}),
     "sfl_zeroth_order": Entry("MU-SplitFed, arXiv:2510.21155, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FORWARD_ONLY),

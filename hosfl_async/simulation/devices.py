@@ -23,6 +23,8 @@ from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, SpeedSe
 
 BACKWARD_FORWARDS = 2
 """The usual rule of thumb for a client that back-propagates: its backward pass costs two forward passes."""
+FEEDBACK_FORWARDS = 1.5
+"""A second forward pass, and the outer products of the residual writers, which are 5/12 of a block's multiplications (adapters: less)."""
 DUAL_SHARE = 2 / 3
 """Of a training step's time: the backward pass costs two forwards, and the half of it that reaches weights is not needed."""
 
@@ -143,6 +145,7 @@ def _client_work(compute: ComputeSettings) -> Mapping[type, Callable[[Any], floa
         jobs.TrainLocally: lambda job: job.steps * (1 + BACKWARD_FORWARDS) * compute.forward_s,
         jobs.Probe: lambda job: job.probes * compute.forward_s,
         jobs.BackPropagate: lambda job: BACKWARD_FORWARDS * compute.forward_s,
+        jobs.FeedBack: lambda job: FEEDBACK_FORWARDS * compute.forward_s,
         jobs.Project: lambda job: compute.project_s,
         jobs.Replay: lambda job: sum(len(entry.terms) for entry in job.entries) * compute.replay_term_s,
         jobs.InstallSnapshot: lambda job: compute.replay_term_s,

@@ -14,6 +14,7 @@ from hosfl_async.agent import JobFailed, Received, Started, TimerFired
 from hosfl_async.agents import Aggregator
 from hosfl_async.jobs import (
     BackPropagate,
+    FeedBack,
     Forward,
     ForwardDone,
     GradientDone,
@@ -63,6 +64,17 @@ def test_a_first_order_client_back_propagates_the_dual_without_probes() -> None:
     assert client.job is None, "no perturbed forwards"
     client.dual(1)
     assert client.job == BackPropagate(step(1), numbers("dual", 1))
+    client.done(GradientDone(step(1), gradient()))
+    assert client.sent() == [ClientGradient(step(1), 0, gradient())]
+
+
+def test_skip_feedback_is_a_forward_pass_that_takes_notes_and_one_more_with_the_dual() -> None:
+    client = Client(estimator="skip_feedback").joined()
+    assert client.job == Forward(step(1), 0, feedback=True)
+    client.forward()
+    assert client.job is None, "no perturbed forwards"
+    client.dual(1)
+    assert client.job == FeedBack(step(1), numbers("dual", 1))
     client.done(GradientDone(step(1), gradient()))
     assert client.sent() == [ClientGradient(step(1), 0, gradient())]
 

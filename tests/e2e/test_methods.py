@@ -17,6 +17,10 @@ RUNS: dict[str, list[str]] = {
     "hosfl_sync": ["aggregator.buffer_deadline_s=600"],
     "hosfl_sync_over_selected": ["aggregator.cohort=8", "aggregator.cohort_extra=4"],
     "sfl_first_order": ["aggregator.learning_rate=1.0"],
+    "skip_feedback": [
+        *('task.data="toy_tokens"', "task.toy_samples=600", 'task.model={name="encoder", blocks=3, cut_block=2, hidden=16, heads=2}'),
+        *('task.model.server_trainable="norms"', 'task.model.trainable="writers"', "aggregator.learning_rate=1.0"),
+    ],
     "mu_splitfed": ["aggregator.buffer_deadline_s=600"],
     "sfl_zeroth_order": ["aggregator.learning_rate=1.0"],
     "fedbuff_first_order": ["aggregator.learning_rate=1.0"],
@@ -25,7 +29,12 @@ RUNS: dict[str, list[str]] = {
 }
 """Method -> what it needs beside the scenario to learn in few steps."""
 
-BYTES_OF = {"sfl_first_order": "gradients", "sfl_first_order_sync": "gradients", "fedbuff_first_order": "gradients"}
+BYTES_OF = {
+    "sfl_first_order": "gradients",
+    "sfl_first_order_sync": "gradients",
+    "fedbuff_first_order": "gradients",
+    "skip_feedback": "gradients",
+}
 
 
 def test_every_method_but_the_control_is_run_here() -> None:

@@ -18,6 +18,8 @@ from hosfl_async.report import Recorder
 from hosfl_async.scenario import Scenario, load_scenario
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
+TOKENS = ('task.data="toy_tokens"', 'task.model={name="encoder", blocks=2, cut_block=1, hidden=8, heads=2}', "aggregator.client_steps=60")
+"""A small text encoder instead of the digits."""
 
 
 class Observed:
@@ -98,6 +100,8 @@ class _Watching:
                 self._schedule.append(("project", step, self._probes))
             case jobs.BackPropagate(step):
                 self._schedule.append(("back_propagate", step))
+            case jobs.FeedBack(step):
+                self._schedule.append(("feed_back", step))
         return self.inner.run(job)
 
 
@@ -179,6 +183,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ['server.staleness.rule="polynomial"', 'aggregator.staleness.rule="hinge"'],
         ["network.loss=0.1", "network.duplication=0.1", "network.reordering=0.2", "aggregator.buffer_deadline_s=3"],
         ["method=sfl_first_order", "network.loss=0.1"],
+        [*TOKENS, "method=skip_feedback", "network.loss=0.1", 'cut.duals="int8"'],
+        [*TOKENS, "method=skip_feedback", 'update.rule="adamw"', "aggregator.learning_rate=0.01", "client.dual_reuse=2"],
         ["client.dual_reuse=3", "network.loss=0.1"],
         ["server.steps_per_activation=3"],
         ["method=sfl_zeroth_order", "network.loss=0.1", "server.steps_per_activation=2", 'server.staleness.rule="polynomial"'],
@@ -209,6 +215,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "staleness",
         "lossy",
         "first order",
+        "skip feedback",
+        "skip feedback, adamw",
         "dual used again",
         "server steps",
         "zeroth order on both halves",
@@ -235,6 +243,6 @@ def test_an_asynchronous_run_is_the_plain_loop_in_its_own_order(changes: list[st
     orders = {
         item[1].client
         for item in observed.schedule
-        if item[0] in ("project", "back_propagate", "estimate", "local_slopes", "train_locally")
+        if item[0] in ("project", "back_propagate", "feed_back", "estimate", "local_slopes", "train_locally")
     }
     assert len(orders) > 10, "an asynchronous run of many clients was meant"

@@ -114,6 +114,7 @@ SIZES: dict[Trainable, int] = {
     "writers": 2 * (16 * 16 + 16 + 64 * 16 + 16),
     "norms": 2 * 4 * 16,
     "lora": 2 * 2 * (2 * 16 * 2),
+    "lora_writers": 2 * (2 * 16 * 2 + (64 + 16) * 2),
 }
 
 

@@ -225,6 +225,22 @@ MUTANTS = (
         tests=("agents/test_split_server.py",),
     ),
     Mutant(
+        name="feedback_past_no_normalisation",
+        why="What arrives at a writer has been scaled by every normalisation above it, token by token.",
+        file="learning/skip_feedback.py",
+        old="by_token * own, by_element",
+        new="by_token, by_element",
+        tests=("learning/test_skip_feedback.py",),
+    ),
+    Mutant(
+        name="feedback_keeps_what_a_normalisation_takes_out",
+        why="At its own normalisation a writer's gradient is exact: mean and scale of a row cannot be moved.",
+        file="learning/skip_feedback.py",
+        old="error.mean(dim=-1, keepdim=True) - along",
+        new="error.mean(dim=-1, keepdim=True)",
+        tests=("learning/test_skip_feedback.py",),
+    ),
+    Mutant(
         name="dual_shrinks_with_company",
         why="A client's dual is that of its own mean loss, not its share of the micro-batch's.",
         file="learning/first_order.py",

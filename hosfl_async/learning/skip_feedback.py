@@ -1,0 +1,155 @@
+"""Skip feedback: a gradient of an encoder's residual writers from the dual, by forward passes only.
+
+A transformer's block adds what it computes to a stream: x + f(x). Back-propagation sends the gradient both through f and past it. Here
+the dual goes past only: down the skip connections, where nothing but normalisations lies in its way. Each *writer*, a matrix W whose
+output is added to the stream, gets the outer product of what arrives there with its own input, as in back-propagation. In a
+post-norm block (BERT) with writers k = 1..n from the embeddings to the cut, s_k the stream and w_k the writer's input::
+
+    r_k = s_(k-1) + W_k w_k + b_k        s_k = LayerNorm_k(r_k), scale gamma_k, 1/std rho_k of each token
+    delta_n = lambda                     the dual at the cut
+    delta_(k-1) = rho_k gamma_k delta_k  past branch k, elementwise; the two directions that a normalisation takes out are left in
+    grad W_k = sum over tokens of e_k w_k^T,    e_k = the derivative of LayerNorm_k at r_k, transposed, times delta_k
+
+So e_k is exact given delta_k, and the last writer's gradient is exact. Those below miss what the branches above would add: it is direct
+feedback (direct feedback alignment, arXiv:1609.01596; feedback alignment, arXiv:1411.0247) whose feedback matrix is the identity that
+the architecture has itself. docs/results.md has the angles to the true gradient, and what it wins.
+
+No graph and no activation is kept. The way down needs, of each writer, one number for each token, rho, noted by the anchor's forward pass.
+When the dual has come a second forward pass goes from the bottom up, and the outer product of a writer is formed in passing, from
+the input that is there anyway: the memory of inference, two forward passes, and the outer products. What is learnt must be learnt in
+writers: their matrices, adapters beside them (LoRA) and the vectors of their normalisations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hosfl_async.errors import SettingsError
+from hosfl_async.learning.encoders import ClientBlocks
+from hosfl_async.learning.perturbation import Vector, aligned_vector
+from hosfl_async.learning.sequences import PADDING
+from hosfl_async.learning.settings import FED_BACK
+from hosfl_async.learning.split_model import Half, Views
+from hosfl_async.learning.zeroth_order import Activations
+
+
+class SkipFeedback:
+    """The skip feedback of one client half."""
+
+    def __init__(self, half: Half) -> None:
+        """Raises ``SettingsError`` where the half has no skip path that we know, or learns something that no writer holds."""
+        self._half = half
+        self._writers = writers_of(half.module)
+        held = {id(parameter) for writer in self._writers for part in _parts(writer) for parameter in part.parameters()}
+        if not all(id(parameter) in held for parameter in half.parameters):
+            expected = "what residual writers hold: " + ", ".join(FED_BACK)
+            raise SettingsError("task.model.trainable", "skip feedback does not reach all that is learnt", expected=expected)
+        self._place = {id(parameter): index for index, parameter in enumerate(half.parameters)}
+
+    def forward(self, views: Views, batch: Tensor) -> tuple[Activations, Tensor]:
+        """The anchor's forward pass: activations at the cut, the very ones of ``zeroth_order.forward``, and rho, (writers, tokens)."""
+        present, noted = batch != PADDING, []
+
+        def note(norm: nn.LayerNorm) -> Callable[..., None]:
+            return lambda module, given, made: noted.append(_one_over_std(given[0][present], norm.eps))
+
+        self._half.bind(views)
+        with torch.inference_mode(), _hooked([writer.LayerNorm.register_forward_hook(note(writer.LayerNorm)) for writer in self._writers]):
+            activations: Activations = self._half.module(batch).numpy()
+            return activations, torch.stack(noted)
+
+    def gradient(self, views: Views, batch: Tensor, dual: Tensor, rho: Tensor) -> Vector:
+        """The gradient's stand-in, float32 (d,), by a second forward pass over the anchor's ``batch``; ``dual`` as the activations."""
+        gradient, present = aligned_vector(self._half.size), batch != PADDING
+        parts = self._half.views(gradient)
+        self._half.bind(views)
+        with torch.inference_mode():
+            hooks = []
+            for writer, arriving in zip(self._writers, self._arriving(dual, rho), strict=True):
+                collect = _Collector(writer, arriving, present, self._place, parts)
+                hooks += [writer.dense.register_forward_pre_hook(collect.input), writer.LayerNorm.register_forward_hook(collect.output)]
+            with _hooked(hooks):
+                self._half.module(batch)
+        return gradient
+
+    def _arriving(self, dual: Tensor, rho: Tensor) -> list[Callable[[], Tensor]]:
+        """delta_k of each writer, made when it is wanted: all that is kept is a scale for each token and one for each element."""
+        ways: list[Callable[[], Tensor]] = []
+        by_token, by_element = torch.ones(len(dual)), torch.ones(dual.shape[1])
+        for writer, own in zip(reversed(self._writers), reversed(rho), strict=True):
+            ways.append(lambda by_token=by_token, by_element=by_element: dual * by_element * by_token[:, None])  # type: ignore[misc]
+            by_token, by_element = by_token * own, by_element * writer.LayerNorm.weight
+        return ways[::-1]
+
+
+class _Collector:
+    """Forms one writer's part of the gradient while the forward pass goes by."""
+
+    def __init__(self, writer: Any, arriving: Callable[[], Tensor], present: Tensor, place: dict[int, int], parts: Views) -> None:
+        self._dense, self._norm, self._arriving, self._present = writer.dense, writer.LayerNorm, arriving, present
+        self._place, self._parts = place, parts
+        self._input: Tensor | None = None
+
+    def input(self, module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        self._input = given[0]
+
+    def output(self, module: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        assert self._input is not None
+        inputs, self._input = self._input[self._present], None
+        rows = given[0][self._present]
+        rho = _one_over_std(rows, self._norm.eps)[:, None]
+        normalised = (rows - rows.mean(dim=-1, keepdim=True)) * rho
+        delta = self._arriving()
+        self._put(self._norm.weight, lambda: (delta * normalised).sum(dim=0))
+        self._put(self._norm.bias, lambda: delta.sum(dim=0))
+        error = delta * self._norm.weight
+        along = normalised * (error * normalised).mean(dim=-1, keepdim=True)
+        error = (error - error.mean(dim=-1, keepdim=True) - along) * rho
+        adapter = getattr(self._dense, "lora_A", None)
+        if adapter is None:
+            self._put(self._dense.weight, lambda: error.T @ inputs)
+            self._put(self._dense.bias, lambda: error.sum(dim=0))
+            return
+        [name] = adapter
+        down, up = adapter[name].weight, self._dense.lora_B[name].weight
+        error *= self._dense.scaling[name]
+        self._put(down, lambda: (error @ up).T @ inputs)
+        self._put(up, lambda: error.T @ (inputs @ down.T))
+
+    def _put(self, parameter: Tensor, made: Callable[[], Tensor]) -> None:
+        """Only what is learnt is computed."""
+        place = self._place.get(id(parameter))
+        if place is not None:
+            self._parts[place].copy_(made())
+
+
+def writers_of(module: nn.Module) -> list[Any]:
+    """The residual writers from the embeddings to the cut: each has a ``dense`` and the ``LayerNorm`` behind its skip connection."""
+    if not isinstance(module, ClientBlocks):
+        expected = "a text encoder (encoder, minilm)"
+        raise SettingsError("task.model.name", "skip feedback needs skip connections, and this model has none", expected=expected)
+    return [writer for block in module.blocks for writer in (block.attention.output, block.output)]  # type: ignore[union-attr]
+
+
+def _parts(writer: Any) -> tuple[nn.Module, nn.Module]:
+    return writer.dense, writer.LayerNorm
+
+
+def _one_over_std(rows: Tensor, eps: float) -> Tensor:
+    """rho of each row."""
+    return (rows.var(dim=-1, unbiased=False) + eps).rsqrt()
+
+
+@contextmanager
+def _hooked(hooks: list[Any]) -> Iterator[None]:
+    """The hooks are gone afterwards, whatever happens."""
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
