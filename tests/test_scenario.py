@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.scenario import Expectations, Scenario, find_problems, load_scenario, schema, sweep_points, to_toml
+from hosfl_async.scenario import Expectations, Scenario, find_problems, load_scenario, scenario_digest, schema, sweep_points, to_toml
 from hosfl_async.scenario.inheritance import read_tables
 from hosfl_async.scenario.problems import key_lines
 from hosfl_async.scenario.schema import SHARED
@@ -646,3 +646,16 @@ def test_schema_is_json_and_every_key_is_described() -> None:
 def test_loading_needs_neither_torch_nor_asyncio() -> None:
     code = "import sys, hosfl_async.scenario; sys.exit(sum(name in sys.modules for name in ('torch', 'asyncio', 'sklearn')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_scenario_speaks_in_the_words_of_its_first_comment(tmp_path: Path) -> None:
+    text = SMALL
+    (tmp_path / "told.toml").write_text("# What it shows.\n#   And why.\n" + text + "# not this\n")
+    (tmp_path / "silent.toml").write_text('extends = "told.toml"\n')
+    (tmp_path / "written.toml").write_text("# Not this.\nabout = 'Said.'\n" + text)
+    told, silent, written = (load_scenario(tmp_path / f"{name}.toml") for name in ("told", "silent", "written"))
+    assert (told.about, silent.about, written.about) == ("What it shows.\nAnd why.", "", "Said.")
+    assert told == silent == written, "words change nothing about a run"
+    assert scenario_digest(told) == scenario_digest(written)
+    (tmp_path / "again.toml").write_text(to_toml(told))
+    assert load_scenario(tmp_path / "again.toml").about == told.about

@@ -10,15 +10,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from hosfl_async.assembly.folder import LOG, METRICS, SCENARIO, SUMMARY, TRACE
+from hosfl_async.assembly.folder import LOG, METRICS, SCENARIO, SUMMARY, TRACE, scenario_of
 from hosfl_async.assembly.simulated import simulate
 from hosfl_async.errors import SettingsError
 from hosfl_async.report import Summary, read_summary
-from hosfl_async.scenario import Scenario, to_toml
+from hosfl_async.scenario import Scenario
 
 OURS = {SCENARIO, SUMMARY, METRICS, TRACE, LOG, f"{LOG}.lock", f"{LOG}-wal", f"{LOG}-shm"}
 """All that a run leaves in its folder: only such a folder is ever removed."""
@@ -67,9 +68,9 @@ def _finished(point: Point, out: Path) -> bool:
     folder = out / point.name
     if not folder.exists():
         return False
-    known = (folder / SCENARIO).read_text(encoding="utf-8") if (folder / SCENARIO).is_file() else None
-    if known == to_toml(point.scenario) and (folder / SUMMARY).is_file():
-        return True
+    with suppress(SettingsError):
+        if (folder / SUMMARY).is_file() and scenario_of(folder) == point.scenario:
+            return True
     raise SettingsError(str(folder), "holds another run", expected="the same settings as now", mend="choose another folder with --out")
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -36,6 +37,13 @@ def read_tables(path: str | FilePath) -> tuple[Tables, Tables, Source]:
     tables, places, yielding = _read_family(file, str(path) if FilePath(path) == file else str(file), ())
     sweep = tables.pop("sweep", {})
     return tables, sweep, Source(str(path), places, yielding)
+
+
+def first_comment(path: str | FilePath) -> str:
+    """The comment that a scenario file begins with, without its marks; at most as long as ``about`` may be."""
+    text = scenario_file(path).read_text(encoding="utf-8")
+    lines = [line.strip() for line in takewhile(lambda line: line.startswith("#"), text.splitlines())]
+    return "\n".join(line.lstrip("#").strip() for line in lines)[:2000]
 
 
 def _read_family(path: FilePath, shown: str, children: tuple[FilePath, ...]) -> tuple[Tables, dict[Path, str], frozenset[Path]]:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.scenario.consistency import contradictions
-from hosfl_async.scenario.inheritance import DEPTH_MAX, Tables, read_tables
+from hosfl_async.scenario.inheritance import DEPTH_MAX, Tables, first_comment, read_tables
 from hosfl_async.scenario.methods import defaults_of_method, fixed_by_method
 from hosfl_async.scenario.problems import Path, Source, dotted, explain, found
 from hosfl_async.scenario.schema import SHARED, Scenario, adapter
@@ -61,6 +61,7 @@ def scenario_of_tables(tables: Tables, shown: str = "tables") -> Scenario:
 def _load(path: str | FilePath, overrides: Sequence[str], seed: int | None) -> tuple[Scenario | None, list[SettingsError]]:
     try:
         tables, _, source = read_tables(path)
+        tables.setdefault("about", first_comment(path))
         for override in overrides if seed is None else [*overrides, f"seed={seed}"]:
             source.overridden.add(_override(tables, override))
     except SettingsError as problem:

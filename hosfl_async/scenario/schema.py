@@ -117,6 +117,8 @@ class Scenario:
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
     """Names the run folder and stands in every report."""
+    about: Annotated[str, StringConstraints(max_length=2000)] = field(default="", compare=False)
+    """What the scenario shows, in its own words, for reports; the file's first comment where this is left out."""
     seed: Annotated[int, Ge(0), Le(2**63 - 1)] = 0
     """Root of every random draw: initial parameters, directions, partition, batches, devices, links."""
     method: Method = "hosfl_async"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -17,7 +17,7 @@ def to_toml(scenario: Scenario) -> str:
 
 def scenario_digest(scenario: Scenario) -> str:
     """BLAKE2b-128 of everything that the agents of a run must agree upon, as hexadecimal text."""
-    return blake2b(to_toml(scenario).encode(), digest_size=16).hexdigest()
+    return blake2b(to_toml(replace(scenario, about="")).encode(), digest_size=16).hexdigest()
 
 
 def _table(path: tuple[str, ...], settings: Any, header: str = "") -> list[str]:
