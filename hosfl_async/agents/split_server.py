@@ -412,17 +412,21 @@ class SplitServer:
     # -- the learner --------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
-        """Pick the next job: what an evaluation needs, then the cut in order of arrival. The last evaluation ends the training."""
+        """Pick the next job: what an evaluation needs, then the cut in order of arrival. The last evaluation ends the training.
+
+        An untrained half is evaluated before it is trained, however late the log that this needs: all curves begin at the same point."""
         if self._follower.finished and self._queue:
             self._dismiss_queue()
         if self._busy:
             return
-        if job := TakeServerState() if self._checkpoint_is_due() else self._next_for_evaluation() or self._queue.take(self._now):
+        trains = self.server_steps > 0 or self.counts["evaluations"] > 0
+        job: Any = TakeServerState() if self._checkpoint_is_due() else self._next_for_evaluation()
+        if job or (trains and (job := self._queue.take(self._now))):
             self._busy = True
             self._effects.append(RunJob(job))
             self._gather(False)
         else:
-            self._gather(True)
+            self._gather(trains)
 
     def _gather(self, waits: bool) -> None:
         """Set the timer of a micro-batch that waits for company, or cancel it once it went."""

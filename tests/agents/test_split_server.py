@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from solo import Solo, smashed
 from toy import RETRY, SMALL_SERVER, numbers
 
-from hosfl_async.agent import JobFailed, PeerGone, Persist, Record, RunJob, SetTimer, Stopping, TimerFired
+from hosfl_async.agent import JobFailed, PeerGone, Persist, Record, RunJob, SetTimer, Started, Stopping, TimerFired
 from hosfl_async.agents import SplitServer, SplitServerSettings, StalenessSettings
 from hosfl_async.agents.update_log import UpdateLog
 from hosfl_async.errors import AgentError
@@ -75,6 +75,20 @@ def test_smashed_data_train_one_step_and_are_answered_with_the_dual() -> None:
     (dual,) = solo.sent()
     assert isinstance(dual, DualVariable) and (dual.step, dual.server_version) == (FIRST, 1)
     assert solo.agent.counts["trained"] == 1
+
+
+def test_an_untrained_half_is_evaluated_before_it_is_trained_however_late_the_log_is() -> None:
+    """Otherwise the first point of a curve depends on which message is faster."""
+    solo = Solo(SplitServer(SplitServerSettings(micro_batch_max=2, micro_batch_wait_s=0.5)))
+    solo.feed(Started(1))
+    solo.receive("client-1", smashed(FIRST))
+    solo.now = 9.0
+    solo.receive("client-2", smashed(OTHER))
+    assert solo.job is None and "micro_batch" not in solo.timers
+    solo.receive(AGGREGATOR, LogPage(0, (), 0))
+    assert isinstance(solo.job, Evaluate)
+    solo.done(Evaluated(0, 0.1, 2.3, 10))
+    assert [part.step for part in solo.job.parts] == [FIRST, OTHER]
 
 
 def test_a_repetition_gets_the_same_dual_and_trains_nothing() -> None:

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import SCENARIOS, hosfl, start
@@ -31,17 +32,47 @@ def test_twenty_clients_train_over_a_real_broker(broker: str, tmp_path: Path) ->
     assert "sent" in hosfl("story", tmp_path / "run", "--step", "client-7/1").stdout
 
 
-def test_the_simulator_starts_from_the_same_parameters_and_counts_the_same_things(tmp_path: Path) -> None:
-    """The very same agents: every kind of message and of byte that one host counts, the other counts too."""
-    live = json.loads(hosfl("live", QUICKSTART, *SHORT, "--broker", "iotcore", "--json", "--out", tmp_path / "live").stdout)
-    words = [word for word in SHORT if word not in ("--time-scale", "0.1")]
-    simulated = json.loads(hosfl("simulate", QUICKSTART, *words, "--json", "--out", tmp_path / "simulated").stdout)
-    assert live["bytes"].keys() == simulated["bytes"].keys()
-    for kind in ("SmashedData", "DualVariable", "ProjectedGradients", "Accepted"):
-        assert abs(live["messages"][kind] - simulated["messages"][kind]) <= 0.15 * simulated["messages"][kind]
-    curves = [(tmp_path / host / "metrics.jsonl").read_text().splitlines()[0] for host in ("live", "simulated")]
-    first = [json.loads(line) for line in curves]
-    assert first[0]["accuracy"] == first[1]["accuracy"] and first[0]["version"] == first[1]["version"] == 0
+CALM = {
+    "aggregator.client_steps": 500,
+    "aggregator.buffer_contributions": 10,
+    "aggregator.learning_rate": 0.02,
+    "first_order.learning_rate": 3e-3,
+    "task.model.client_widths": "[32]",
+    "task.partition.rule": "iid",
+    "server.evaluate_every_steps": 0,
+    "shared.retry.first_s": 60,
+    "expect.accuracy_min": 0.85,
+}
+"""Both hosts run quickstart with these. A wide cut and small, averaged updates: the order of arrivals, which no two hosts share, decides
+little (simulated with links whose jitter is 0 to 20 ms, it ends at 0.911 to 0.919; quickstart as it is swings by a tenth within a run).
+Nothing gets lost between loopback and broker, so nothing has to be repeated: with sixty modelled seconds of patience, six on the wall,
+a machine that stalls repeats nothing either."""
+
+RARE = 100
+"""Kinds of which fewer messages are sent may differ by one for each client."""
+
+
+def calm(host: str, folder: Path, *options: object) -> dict[str, Any]:
+    words = [word for key, value in CALM.items() for word in ("--set", f"{key}={value}")]
+    done = hosfl(host, QUICKSTART, "--no-control", *words, *options, "--json", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    first = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    return json.loads(done.stdout) | {"first": {key: first[key] for key in ("accuracy", "loss", "version", "server_steps")}}
+
+
+def test_the_simulator_and_the_live_host_agree(tmp_path: Path) -> None:
+    """The same scenario in both: the same beginning, the same messages and bytes within a tenth, the same end within 0.02."""
+    simulated = calm("simulate", tmp_path / "simulated")
+    live = calm("live", tmp_path / "live", "--broker", "iotcore", "--time-scale", "0.1")
+
+    assert live["first"] == simulated["first"] and live["first"]["version"] == live["first"]["server_steps"] == 0
+    assert live["digests_agree"] and live["client_steps"] == simulated["client_steps"] == 500
+    for counted in ("messages", "bytes"):
+        assert live[counted].keys() == simulated[counted].keys()
+        for kind, number in simulated[counted].items():
+            allowed = 20 if counted == "messages" and number < RARE else 0.1 * number
+            assert abs(live[counted][kind] - number) <= allowed, (kind, live[counted][kind], number)
+    assert abs(live["accuracy_final"] - simulated["accuracy_final"]) <= 0.02
 
 
 def test_an_interrupted_live_run_ends_in_good_order(tmp_path: Path) -> None:

@@ -447,6 +447,14 @@ MUTANTS = (
         tests=CAMPAIGN,
     ),
     Mutant(
+        name="trained_before_the_first_evaluation",
+        why="Every curve begins at the untrained model, whichever message is faster.",
+        file="agents/split_server.py",
+        old='        trains = self.server_steps > 0 or self.counts["evaluations"] > 0\n',
+        new="        trains = True\n",
+        tests=("agents/test_split_server.py",),
+    ),
+    Mutant(
         name="handed_over_unchecked",
         why="A message that is handed over as it was sent must pass the checks that its bytes would.",
         file="codec/envelope.py",
