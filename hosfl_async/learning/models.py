@@ -13,7 +13,7 @@ from math import prod
 from torch import nn
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.learning.settings import ENCODERS, ModelSettings
+from hosfl_async.learning.settings import DECODERS, ENCODERS, ModelSettings
 from hosfl_async.learning.split_model import Half, Shape, SplitModel
 from hosfl_async.learning.splitting import own_model
 
@@ -31,10 +31,14 @@ def build_model(settings: ModelSettings, sample_shape: Shape, classes: int, voca
         from hosfl_async.learning.encoders import build_encoder  # and with it transformers, which the other models do not need
 
         model = build_encoder(settings, sample_shape, classes, vocabulary)
+    elif settings.name in DECODERS:
+        from hosfl_async.learning.decoders import build_decoder
+
+        model = build_decoder(settings, sample_shape, classes, vocabulary)
     elif settings.name not in _MODELS:
         model = own_model(settings, sample_shape, classes)
     elif vocabulary:
-        raise SettingsError("task.model.name", "it does not read tokens", expected=" or ".join(ENCODERS), found=settings.name)
+        raise SettingsError("task.model.name", "it does not read tokens", expected=" or ".join((*ENCODERS, *DECODERS)), found=settings.name)
     else:
         input_shape, cut_shape, client, server = _MODELS[settings.name](settings, sample_shape, classes)
         tail = Half(deepcopy(server)) if settings.cut == "end" else None

@@ -16,11 +16,14 @@ from hosfl_async.messages import CutDtype
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads these dataclasses when they stand in a scenario file."""
 
-MODEL_NAMES = ("mlp", "cnn", "encoder", "minilm")
+MODEL_NAMES = ("mlp", "cnn", "encoder", "minilm", "decoder", "smollm2", "transformers")
 DATA_NAMES = ("digits", "toy", "toy_tokens", "snippets", "fashion_mnist", "watch")
 
 ENCODERS = ("encoder", "minilm")
-"""Models that read tokens; they alone have skip connections."""
+"""Models that read tokens in both directions; skip feedback knows their skip connections."""
+
+DECODERS = ("decoder", "smollm2", "transformers")
+"""Models that read tokens from first to last: causal language models."""
 
 FED_BACK = ("writers", "lora_writers", "norms")
 """Values of ``task.model.trainable`` of which all lies in residual writers: what skip feedback reaches."""
@@ -28,7 +31,7 @@ FED_BACK = ("writers", "lora_writers", "norms")
 Width = Annotated[int, Ge(1), Le(65536)]
 
 Trainable = Literal["all", "blocks", "last_block", "writers", "norms", "lora", "lora_writers"]
-"""Which parameters of an encoder's half are learnt; the others are frozen."""
+"""Which parameters of a text model's half are learnt; the others are frozen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +44,10 @@ class ModelSettings:
     """mlp: fully connected layers. cnn: 3x3 convolutions, each followed by 2x2 pooling, before the cut; fully connected after it. For
     signals, which have height 1, 1x5 convolutions and 1x2 pooling.
     minilm: the pretrained MiniLM-L6 text encoder, cut between two blocks; mean pooling and one layer onto the classes at its end.
-    encoder: a BERT encoder of any size with random values. Or your own: the name of an entry point, or module:function, which is called
-    with the shape of a sample and the number of classes and returns a torch.nn.Sequential, or its blocks as a list."""
+    encoder: a BERT encoder of any size with random values. smollm2: the pretrained causal language model SmolLM2-135M, whose last token is
+    classified. decoder: a causal model of any family and size with random values. transformers: a pretrained one from a folder.
+    Or your own: the name of an entry point, or module:function, which is called with the shape of a sample and the number of classes and
+    returns a torch.nn.Sequential, or its blocks as a list."""
     cut_after: Annotated[str, MaxLen(200)] = ""
     """Of your own model: the name of the last part in the client half, such as layer2, or how many parts there are."""
     keep_values: bool = True
@@ -56,23 +61,27 @@ class ModelSettings:
     cut: Literal["layer", "end"] = "layer"
     """Methods fix it. layer: where the widths or cut_block say. end: the client half is the whole model, the server has none."""
     cut_block: Annotated[int, Ge(1), Le(256)] = 2
-    """Encoders: blocks in the client half, which has the embeddings too."""
+    """Text models: blocks in the client half, which has the embeddings too."""
     trainable: Trainable = "lora"
-    """Encoders: what is learnt in the client half. lora: low-rank adapters beside the query and value matrices. norms: scales and shifts of
-    the blocks' normalisations. writers: the two matrices of each block whose outputs are added to the stream. lora_writers: adapters
-    beside these. last_block: the block before the cut. blocks: all blocks. all: the embeddings, too."""
+    """Text models: what is learnt in the client half. lora: low-rank adapters beside the query and value matrices. norms: scales and
+    shifts of the blocks' normalisations. writers: the two matrices of each block whose outputs are added to the stream. lora_writers:
+    adapters beside these. last_block: the block before the cut. blocks: all blocks. all: the embeddings, too."""
     server_trainable: Trainable = "blocks"
-    """Encoders: what is learnt in the server half, beside the layer onto the classes."""
+    """Text models: what is learnt in the server half, beside the layer onto the classes."""
     lora_rank: Annotated[int, Ge(1), Le(1024)] = 8
     """Of the adapters, on both sides."""
     lora_alpha: Annotated[int, Ge(1), Le(65536)] = 16
     """An adapter's product counts lora_alpha / lora_rank times."""
     blocks: Annotated[int, Ge(2), Le(256)] = 4
-    """Of encoder: blocks in all."""
+    """Of encoder and decoder: blocks in all."""
     hidden: Annotated[int, Ge(4), Le(8192)] = 64
-    """Of encoder: width of the stream between blocks; the feed-forward layers are four times as wide."""
+    """Of encoder and decoder: width of the stream between blocks; the feed-forward layers are four times as wide."""
     heads: Annotated[int, Ge(1), Le(256)] = 4
-    """Of encoder: attention heads; must divide hidden."""
+    """Of encoder and decoder: attention heads; must divide hidden."""
+    family: Literal["llama", "gemma", "gemma2", "gemma3_text", "opt", "gpt2"] = "llama"
+    """Of decoder: whose blocks."""
+    folder: Annotated[str, MaxLen(4096)] = ""
+    """Of transformers: where config.json, *.safetensors and tokenizer.json of a Llama, Gemma, OPT or GPT-2 model lie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from hosfl_async.assets import files_of
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.randomness import named_key, permutation
 from hosfl_async.learning.sequences import as_samples
+from hosfl_async.learning.settings import ModelSettings
 
 SNIPPETS_HELD_OUT = 1000
 """Sentences of the fixed test set."""
@@ -43,3 +44,15 @@ def tokenized(texts: list[str], tokenizer: Path, tokens_max: int) -> tuple[NDArr
     reader.enable_truncation(max_length=tokens_max)
     reader.no_padding()
     return as_samples([encoding.ids for encoding in reader.encode_batch(texts)]), reader.get_vocab_size()
+
+
+def tokenizer_file(model: ModelSettings) -> Path:
+    """The tokenizer whose tokens this model reads; random models read those of MiniLM."""
+    if model.name not in ("smollm2", "transformers"):
+        return files_of("minilm", "task.model.name") / "tokenizer.json"
+    from hosfl_async.learning.decoders import folder_of
+
+    path = folder_of(model) / "tokenizer.json"
+    if not path.is_file():
+        raise SettingsError("task.model.folder", "texts need its tokenizer", expected="tokenizer.json beside config.json", found=str(path))
+    return path

@@ -538,4 +538,28 @@ MUTANTS = (
         new="[(values, False), (values[late:], True)]",
         tests=("learning/test_signals.py",),
     ),
+    Mutant(
+        name="learned_positions_added_twice",
+        why="Learned positions belong to the client half; here the server half of OPT and GPT-2 adds them again.",
+        file="learning/decoders.py",
+        old="    if family.positions:\n",
+        new="    if family.positions and False:\n",
+        tests=("learning/test_decoders.py",),
+    ),
+    Mutant(
+        name="the_longest_sample_has_the_last_word",
+        why="A sample is classified by its own last token; here by the last place of the batch, which may be padding.",
+        file="learning/decoders.py",
+        old="hidden[torch.arange(len(lengths)), lengths - 1]",
+        new="hidden[torch.arange(len(lengths)), lengths.max() - 1]",
+        tests=("learning/test_decoders.py",),
+    ),
+    Mutant(
+        name="rotation_pairs_left_as_they_lie",
+        why="llama.cpp's files pair neighbouring rows for the rotation, transformers the halves of a head.",
+        file="learning/smollm2.py",
+        old="swapaxes(1, 2)",
+        new="swapaxes(1, 1)",
+        tests=("learning/test_decoders.py",),
+    ),
 )
