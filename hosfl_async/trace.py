@@ -20,6 +20,7 @@ persisted         a record is durable                                    record 
 recorded          ``Record`` is obeyed; values: its numbers              the record's name      -
 peer_gone         ``PeerGone`` is fed                                    -                      who is gone
 crashed, stopped  the agent is gone, by accident or in good order        -                      -
+departed          it has left for ever                                   -                      -
 paused, resumed   its device is suspended, and back with its memory      -                      -
 ================  =====================================================  =====================  ============
 

@@ -24,6 +24,22 @@ def picture(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of a comparison or sweep.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Page to write; report.html in the first folder if left out.", show_default=False)
+    ] = None,
+    pictures: Annotated[Path | None, typer.Option("--pictures", help="Folder for the drawings: .png, .svg.", show_default=False)] = None,
+) -> None:
+    """Write one HTML page about runs: accuracy, staleness, bytes, what each client did. Several runs stand side by side."""
+    from hosfl_async.assembly.reporting import report as write_report
+
+    page = out or runs[0] / "report.html"
+    write_report(runs, page, pictures)
+    typer.echo(page)
+
+
+@app.command()
 def story(run: Run, step: Annotated[str, typer.Option(help="Step name, for example client-3/17.", show_default=False)]) -> None:
     """Tell everything that happened to one client step, in order."""
     from hosfl_async import assembly
