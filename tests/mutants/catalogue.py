@@ -55,6 +55,22 @@ MUTANTS = (
         tests=("agents/test_aggregator.py", "agents/test_stories.py"),
     ),
     Mutant(
+        name="a_log_that_is_committed_in_groups",
+        why="Accepted means durable; an aggregator whose process commits in groups forgets what it acknowledged when it is killed.",
+        file="process/building.py",
+        old="durable=True, meta=meta",
+        new="durable=False, meta=meta",
+        tests=("process/test_kills.py::test_fifty_kills_of_agents_and_ten_of_the_broker",),
+    ),
+    Mutant(
+        name="an_outbox_that_is_not_used",
+        why="A contribution that was paid for must outlive its client's process; here it dies with it.",
+        file="process/building.py",
+        old="durable_outbox=True",
+        new="durable_outbox=False",
+        tests=("process/test_kills.py::test_fifty_kills_of_agents_and_ten_of_the_broker",),
+    ),
+    Mutant(
         name="fencing_off",
         why="Only the latest incarnation counts; here a former life's steps are admitted under the names of the new one.",
         file="agents/membership.py",

@@ -110,7 +110,7 @@ class Deployment:
     """Settings files, processes by agent name, their health and state. ``common`` is the text that all settings files begin with."""
 
     def __init__(self, zygote: Zygote, folder: Path, scenario: Path, url: str, *, common: str = "", tables: str = "") -> None:
-        self._zygote, self.folder = zygote, folder
+        self._zygote, self.folder, self.scenario = zygote, folder, scenario
         self.pids: dict[str, int] = {}
         self.starts: dict[str, int] = {}
         self._text = f'run = "test"\nscenario = "{scenario}"\n{common}\n'
@@ -159,6 +159,16 @@ class Deployment:
     def health(self, name: str) -> dict[str, Any]:
         file = self.folder / f"{name}.health"
         return json.loads(file.read_text()) if file.exists() else {}
+
+    def health_once(self, name: str, true: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
+        """What the process that runs now says of itself, once ``true`` is."""
+
+        def told() -> bool:
+            health = self.health(name)
+            return health.get("process") == self.pids[name] and bool(health.get(true))
+
+        until(told, f"{name} to be {true}", timeout_s)
+        return self.health(name)
 
     def close(self) -> None:
         for name in tuple(self.pids):
