@@ -13,6 +13,7 @@ from math import prod
 from torch import nn
 
 from hosfl_async.errors import SettingsError
+from hosfl_async.learning.efficientnet import build_efficientnet
 from hosfl_async.learning.settings import DECODERS, ENCODERS, ModelSettings
 from hosfl_async.learning.split_model import Half, Shape, SplitModel
 from hosfl_async.learning.splitting import own_model
@@ -35,6 +36,8 @@ def build_model(settings: ModelSettings, sample_shape: Shape, classes: int, voca
         from hosfl_async.learning.decoders import build_decoder
 
         model = build_decoder(settings, sample_shape, classes, vocabulary)
+    elif settings.name in ("efficientnet", "efficientnet_lite0"):
+        model = build_efficientnet(settings, sample_shape, classes)
     elif settings.name not in _MODELS:
         model = own_model(settings, sample_shape, classes)
     elif vocabulary:

@@ -16,7 +16,7 @@ from hosfl_async.messages import CutDtype
 _SCHEMA: dict[str, Any] = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads these dataclasses when they stand in a scenario file."""
 
-MODEL_NAMES = ("mlp", "cnn", "encoder", "minilm", "decoder", "smollm2", "transformers")
+MODEL_NAMES = ("mlp", "cnn", "encoder", "minilm", "decoder", "smollm2", "transformers", "efficientnet_lite0", "efficientnet")
 DATA_NAMES = ("digits", "toy", "toy_tokens", "snippets", "fashion_mnist", "watch")
 
 ENCODERS = ("encoder", "minilm")
@@ -46,6 +46,7 @@ class ModelSettings:
     minilm: the pretrained MiniLM-L6 text encoder, cut between two blocks; mean pooling and one layer onto the classes at its end.
     encoder: a BERT encoder of any size with random values. smollm2: the pretrained causal language model SmolLM2-135M, whose last token is
     classified. decoder: a causal model of any family and size with random values. transformers: a pretrained one from a folder.
+    efficientnet_lite0: the convolutional network with its ImageNet values, cut between two blocks; efficientnet: with random values.
     Or your own: the name of an entry point, or module:function, which is called with the shape of a sample and the number of classes and
     returns a torch.nn.Sequential, or its blocks as a list."""
     cut_after: Annotated[str, MaxLen(200)] = ""
@@ -61,7 +62,7 @@ class ModelSettings:
     cut: Literal["layer", "end"] = "layer"
     """Methods fix it. layer: where the widths or cut_block say. end: the client half is the whole model, the server has none."""
     cut_block: Annotated[int, Ge(1), Le(256)] = 2
-    """Text models: blocks in the client half, which has the embeddings too."""
+    """Text models and efficientnet: blocks in the client half, which has the embeddings or the stem too."""
     trainable: Trainable = "lora"
     """Text models: what is learnt in the client half. lora: low-rank adapters beside the query and value matrices. norms: scales and
     shifts of the blocks' normalisations. writers: the two matrices of each block whose outputs are added to the stream. lora_writers:
@@ -78,6 +79,8 @@ class ModelSettings:
     """Of encoder and decoder: width of the stream between blocks; the feed-forward layers are four times as wide."""
     heads: Annotated[int, Ge(1), Le(256)] = 4
     """Of encoder and decoder: attention heads; must divide hidden."""
+    image_side: Annotated[int, Ge(32), Le(512)] = 96
+    """Of efficientnet: images are enlarged to this height and width by the client half."""
     family: Literal["llama", "gemma", "gemma2", "gemma3_text", "opt", "gpt2"] = "llama"
     """Of decoder: whose blocks."""
     folder: Annotated[str, MaxLen(4096)] = ""

@@ -578,4 +578,20 @@ MUTANTS = (
         new="swapaxes(1, 1)",
         tests=("learning/test_decoders.py",),
     ),
+    Mutant(
+        name="odd_padding_at_the_beginning",
+        why="TensorFlow pads an odd row at the end; the ImageNet values are for that.",
+        file="learning/efficientnet.py",
+        old="around += [missing // 2, missing - missing // 2]",
+        new="around += [missing - missing // 2, missing // 2]",
+        tests=("learning/test_efficientnet.py",),
+    ),
+    Mutant(
+        name="batch_statistics_in_the_server_half",
+        why="Batch normalisation must keep its statistics; here the server half uses those of the batch.",
+        file="learning/efficientnet.py",
+        old="    client.eval()\n    server.eval()\n",
+        new="    client.eval()\n",
+        tests=("learning/test_efficientnet.py",),
+    ),
 )
