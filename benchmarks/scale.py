@@ -1,8 +1,9 @@
 """How far the simulator scales: real agents, real codec, real learner, synthetic data and a tiny model.
 
-``python -m benchmarks.scale --clients N [--steps S] [--json]`` runs ``scenarios/fleet_10k.toml`` with N clients: whatever stands for the
-fleet as a whole (buffer, queues, the server's speed, samples) grows with N, so a client's own work stays what it is. S client steps in all;
-by default 20 for each client up to 10,000 clients, and 200,000 beyond. One JSON object:
+``python -m benchmarks.scale --clients N [--steps S] [--together M] [--json]`` runs ``scenarios/fleet_10k.toml`` with N clients:
+whatever stands for the fleet as a whole (buffer, queues, the server's speed, samples) grows with N, so a client's own work stays what it
+is. S client steps in all; by default 20 for each client up to 10,000 clients, and 200,000 beyond. M is the scenario key
+``simulation.forwards_together_max``. One JSON object:
 
 * ``clients``, ``client_steps``: joined, and in the log;
 * ``wall_time_s``: of the whole run, from reading the scenario to the last confirmed digest;
@@ -29,7 +30,7 @@ from hosfl_async.scenario import Scenario, load_scenario
 FLEET = Path(__file__).parents[1] / "scenarios" / "fleet_10k.toml"
 
 
-def scenario_of(clients: int, client_steps: int) -> Scenario:
+def scenario_of(clients: int, client_steps: int, together: int = 1) -> Scenario:
     """``fleet_10k`` for another number of clients."""
     scaled = {
         "fleet_size": clients,
@@ -39,6 +40,7 @@ def scenario_of(clients: int, client_steps: int) -> Scenario:
         "aggregator.client_steps": client_steps,
         "aggregator.buffer_contributions": max(1, clients // 20),
         "compute.backward_s": 0.1 / clients,
+        "simulation.forwards_together_max": together,
     }
     return load_scenario(FLEET, [f"{key}={value}" for key, value in scaled.items()])
 
@@ -47,10 +49,10 @@ def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure(clients: int, client_steps: int) -> dict[str, Any]:
+def measure(clients: int, client_steps: int, together: int = 1) -> dict[str, Any]:
     Parts(scenario_of(20, 20)).learners  # noqa: B018 (imports and first use of torch are the process's, not the fleet's)
     before, began = peak_rss_bytes(), perf_counter()
-    scenario = scenario_of(clients, client_steps)
+    scenario = scenario_of(clients, client_steps, together)
     parts = Parts(scenario)
     simulation = build_simulation(scenario, parts, Recorder())
     parts.learners  # noqa: B018 (the data are read before the clock of CPU time starts)
@@ -76,10 +78,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, required=True)
     parser.add_argument("--steps", type=int, help="client steps in all")
+    parser.add_argument("--together", type=int, default=1, help="forward passes computed in one call")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     steps = arguments.steps or (20 * arguments.clients if arguments.clients <= 10_000 else 200_000)
-    figures = measure(arguments.clients, steps)
+    figures = measure(arguments.clients, steps, arguments.together)
     if arguments.json:
         print(json.dumps(figures))
         return

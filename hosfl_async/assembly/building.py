@@ -47,6 +47,7 @@ class Parts:
             clients=names,
             learning_rate=scenario.aggregator.learning_rate,
             shared=self.shared,
+            forwards_together_max=scenario.simulation.forwards_together_max if self.shared else 1,
         )
 
     @cached_property

@@ -16,6 +16,7 @@ from hosfl_async.assembly.summing import summarise
 from hosfl_async.assembly.trial import LOOK_EVERY, Trial
 from hosfl_async.checkpoint_store import LatestCheckpoint
 from hosfl_async.checks import progress_problems
+from hosfl_async.learning.learners import ClientLearner
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
 from hosfl_async.outbox_store import MemoryOutbox
 from hosfl_async.report import Recorder, Summary, write_summary
@@ -46,6 +47,7 @@ def build_simulation(
         settings=scenario.simulation,
         trace=trial.journal if trial else files.trace if files else None,
         on_record=recorder.note,
+        on_job_begun=_tell_client if scenario.simulation.forwards_together_max > 1 else None,
         **options,
     )
     recorder.meter = simulation.bytes_sent
@@ -57,6 +59,11 @@ def build_simulation(
     for name, group in scenario.devices():
         simulation.add(name, group=group, store=MemoryOutbox() if scenario.client.durable_outbox else None, **make)
     return simulation
+
+
+def _tell_client(learner: Any, job: Any) -> None:
+    if isinstance(learner, ClientLearner):
+        learner.begin(job)
 
 
 def _watched_by(trial: Trial, told: Callable[[float, int], None] | None, simulation: Callable[[], Simulation]) -> dict[str, Any]:

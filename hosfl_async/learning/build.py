@@ -18,6 +18,7 @@ from hosfl_async.learning.data import BatchSampler, load_dataset, partition
 from hosfl_async.learning.directions import new_prober, perturbed_floats
 from hosfl_async.learning.first_order import ServerTrainer
 from hosfl_async.learning.flops import StepCost, step_cost
+from hosfl_async.learning.forward_pool import ForwardPool
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner, Workbench
 from hosfl_async.learning.models import build_model
 from hosfl_async.learning.randomness import named_key
@@ -64,8 +65,10 @@ class LearnerFactory:
         clients: Sequence[str],
         learning_rate: float = 1.0,
         shared: bool = False,
+        forwards_together_max: int = 1,
     ) -> None:
-        """``learning_rate``: eta of the client half, for the update rules that take it at replay."""
+        """``learning_rate``: eta of the client half, for the update rules that take it at replay. ``forwards_together_max``: see
+        ``forward_pool``; for shared learners only."""
         self.update, self.learning_rate = update, learning_rate
         self.task, self.zeroth_order, self.first_order, self.cut, self.seed = task, zeroth_order, first_order, cut, seed
         self.run_key = run_key_of(seed)
@@ -76,7 +79,7 @@ class LearnerFactory:
         self._position = {name: position for position, name in enumerate(clients)}
         self._order, self._bounds = partition(data.train_labels, len(clients), task.partition, seed, data.train_owners)
         self._images = torch.from_numpy(self.data.train_images)
-        self._shared = (self._new_store(self.model), self._new_bench(self.model)) if shared else None
+        self._shared = (self._new_store(self.model), self._new_bench(self.model, forwards_together_max)) if shared else None
 
     def client(self, name: str) -> ClientLearner:
         """The learner of one edge client, at version 0."""
@@ -135,9 +138,10 @@ class LearnerFactory:
         rule = UpdateRule(self.update, model.client.size, self.learning_rate)
         return VersionStore(model.client, lambda: initial_theta_c(model, self.seed), self.run_key, self.zeroth_order, rule)
 
-    def _new_bench(self, model: SplitModel) -> Workbench:
+    def _new_bench(self, model: SplitModel, together_max: int = 1) -> Workbench:
         prober = new_prober(model.client, self.run_key, self.zeroth_order)
         sampler = BatchSampler(self.seed, self.task.batch_size)
         cut, shared = CutTraffic(self.cut, self.run_key), self.zeroth_order.directions == "per_version"
         feedback = cache(lambda: SkipFeedback(model.client))
-        return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, cut, feedback, shared)
+        pool = ForwardPool(model.client, together_max) if together_max > 1 else None
+        return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, cut, feedback, shared, pool)

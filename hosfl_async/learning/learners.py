@@ -42,6 +42,7 @@ from hosfl_async.errors import LearnerError
 from hosfl_async.learning.cut_traffic import CutTraffic, received
 from hosfl_async.learning.data import BatchSampler, Dataset
 from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
+from hosfl_async.learning.forward_pool import ForwardPool
 from hosfl_async.learning.golden import joining_proof
 from hosfl_async.learning.losses import slopes
 from hosfl_async.learning.sequences import as_bytes, from_bytes, lengths_beside, take
@@ -134,6 +135,8 @@ class Workbench:
     """Made when it is first wanted: most models have none."""
     shared_directions: bool = False
     """Directions are named by the base version instead of the step."""
+    pool: ForwardPool | None = None
+    """Computes forward passes of several clients together; the simulator's, where it is wanted."""
 
 
 @dataclass(slots=True)
@@ -185,7 +188,10 @@ class ClientLearner(_Follower):
 
     def _forward(self, job: jobs.Forward) -> jobs.ForwardDone:
         bench = self._bench
-        anchor = self._new_anchor(job.step, job.base_version, job.batch_of, job.feedback)
+        if bench.pool is not None and not job.feedback:
+            anchor = self._pooled_anchor(bench.pool, job)
+        else:
+            anchor = self._new_anchor(job.step, job.base_version, job.batch_of, job.feedback)
         sent = anchor.activations
         if job.probes:
             perturbed = anchor.activations + self._differences(anchor, job.probes)
@@ -203,6 +209,22 @@ class ClientLearner(_Follower):
         else:
             activations, rho = forward(self._bench.model.client, self._held.views, batch), None
         self._anchor = _Anchor(step, base_version, batch, activations, labels, rho=rho)
+        return self._anchor
+
+    def begin(self, job: Any) -> None:
+        """The device has begun a job, which ``run`` is asked for when it is due. Only passes that go together need to know."""
+        if self._bench.pool is not None and type(job) is jobs.Forward and not job.feedback and job.base_version == self._held.number:
+            self._bench.pool.begin(self, job)
+
+    def batch_of(self, job: jobs.Forward) -> tuple[torch.Tensor, NDArray[np.int64]]:
+        """The samples and labels of a forward pass."""
+        return self._batch(job.batch_of or job.step)
+
+    def _pooled_anchor(self, pool: ForwardPool, job: jobs.Forward) -> _Anchor:
+        self._at(job.step, job.base_version)
+        self._anchor = None
+        (batch, labels), activations = pool.forward(self, job, self._held.views)
+        self._anchor = _Anchor(job.step, job.base_version, batch, activations, labels)
         return self._anchor
 
     def _at(self, step: StepId, version: int) -> None:

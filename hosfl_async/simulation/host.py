@@ -53,6 +53,7 @@ class Simulation:
     limits: bounds of the codec.
     trace: journal of everything that happens, or None.
     on_record: called with (modelled seconds, agent, record) for every ``Record`` effect.
+    on_job_begun: called with (learner, job) when a job begins, for learners that compute several together.
     on_progress: called with (modelled seconds, events) every ``progress_every_events`` events.
     validate: have each agent check its own invariants after every event (slow; for tests).
     """
@@ -70,6 +71,7 @@ class Simulation:
         limits: CodecLimits = DEFAULT_LIMITS,
         trace: TraceWriter | None = None,
         on_record: Callable[[float, str, Record], None] | None = None,
+        on_job_begun: Callable[[Learner, Any], None] | None = None,
         on_progress: Callable[[float, int], None] | None = None,
         progress_every_events: int = 10_000,
         validate: bool = False,
@@ -78,7 +80,7 @@ class Simulation:
         self.events = 0
         self.finished_at_s: float | None = None
         self._settings = settings or SimulationSettings()
-        self._on_record, self._validate = on_record, validate
+        self._on_record, self._on_job_begun, self._validate = on_record, on_job_begun, validate
         self._on_progress, self._progress_every = on_progress, progress_every_events
         self._look_up_at = min(progress_every_events, self._settings.events_max)
         self._limits = limits
@@ -381,6 +383,8 @@ class Simulation:
         self._note((now_s, node.name, "job_started", *kind_and_step(job)))
         lasts_s = node.device.duration_s(job)
         node.job = timeline.schedule(now_s + lasts_s, self._completes, node, job)
+        if self._on_job_begun is not None and node.learner is not None:
+            self._on_job_begun(node.learner, job)
         if node.group is not None and node.group.dropout.strikes_steps:
             self._absences.strike_step(node, job, node.device.jobs, lasts_s)
 

@@ -220,5 +220,8 @@ class SimulationSettings:
     """Modelled time at which the run is broken off."""
     clog_factor_max: Annotated[float, Ge(1), Le(1e9)] = 1000.0
     """Clogs that strike together multiply; no link is slower or longer by more than this, and every message that meets it is counted."""
+    forwards_together_max: Annotated[int, Ge(1), Le(4096)] = 1
+    """Forward passes of clients at one version of the client half that are computed in one call, when the first of them is due. 1: each
+    alone. More is a little faster in large fleets; activations may then differ from those computed alone by 1e-6 of the largest."""
     story_events_kept: Annotated[int, Ge(0), Le(1_000_000)] = 5000
     """Latest events of the run, kept in memory to tell an agent's story when it fails. 0: none."""

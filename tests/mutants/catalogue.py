@@ -471,6 +471,14 @@ MUTANTS = (
         tests=("agents/test_split_server.py",),
     ),
     Mutant(
+        name="passes_together_mixed_up",
+        why="Each client gets the activations of its own batch, whoever else went along.",
+        file="learning/forward_pool.py",
+        old="            begin += len(batch)\n",
+        new="",
+        tests=("learning/test_forward_pool.py",),
+    ),
+    Mutant(
         name="handed_over_unchecked",
         why="A message that is handed over as it was sent must pass the checks that its bytes would.",
         file="codec/envelope.py",
