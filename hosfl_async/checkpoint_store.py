@@ -8,6 +8,7 @@ back: it is checked against its digest first, decoded by type, and never unpickl
 from __future__ import annotations
 
 import json
+from errno import EDQUOT, ENOSPC
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from safetensors.numpy import load, save
 
 from hosfl_async.codec import decode_record, encode_record
 from hosfl_async.durable_files import write_durably
-from hosfl_async.errors import CodecError, LogError
+from hosfl_async.errors import CodecError, DiskFullError, LogError
 from hosfl_async.messages import DualVariable, NamedTensor, ServerCheckpoint, StepId, Tensor
 
 CHECKPOINT_SCHEMA_VERSION = 1
@@ -57,7 +58,8 @@ class CheckpointStore:
         try:
             write_durably(self.path, pack_checkpoint(record, self._run))
         except OSError as error:
-            raise LogError(f"{self.path}: the checkpoint could not be written ({error})") from error
+            kind = DiskFullError if error.errno in (ENOSPC, EDQUOT) else LogError
+            raise kind(f"{self.path}: the checkpoint could not be written ({error})") from error
 
     def records(self) -> tuple[ServerCheckpoint, ...]:
         """The latest checkpoint, if there is one."""

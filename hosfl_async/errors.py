@@ -6,6 +6,7 @@
     |-- CodecError          bytes that are not a message of ours (the sender's fault)
     |-- SettingsError       a scenario, option or setting that cannot be (the user's fault)
     |-- LogError            an update log that does not hold together (the storage's or a peer's fault)
+    |   `-- DiskFullError   nothing was written and nothing is lost: there is no space, and it can be tried again
     |-- LearnerError        a job that cannot be computed as asked (the caller's fault)
     |-- TransportError      the broker or the link (the world's fault)
     |   `-- OversizeError   a payload that the broker would answer by closing the connection
@@ -46,6 +47,10 @@ class SettingsError(HosflError):
 
 class LogError(HosflError):
     """An update log with a gap, a broken hash chain, or a digest that does not follow from its entries."""
+
+
+class DiskFullError(LogError):
+    """A record for which the disk has no space. The store is as it was before, and the record may be appended again."""
 
 
 class LearnerError(HosflError):

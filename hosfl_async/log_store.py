@@ -1,13 +1,15 @@
 """Where the update log lives: an append-only table of durable records in one SQLite file.
 
-The update log is the only truth about the client half, so the store keeps three promises:
+The update log is the only truth about the client half, so the store keeps four promises:
 
 1. *Durable*: with ``durable=True`` a record is on disk when ``append`` returns (write-ahead log, ``synchronous=FULL``). Without it,
    records are committed in groups of at most ``GROUP_RECORDS_MAX`` and the disk is not waited for; a killed process loses at
    most the last group, a power cut perhaps more.
 2. *Whole*: entries have no gap and every one continues the hash chain (``messages.chain_hash``). This holds for each append and is
    verified again, record by record, whenever a file is opened or read. A process killed at any instant leaves such a file.
-3. *One writer*: a second writer is refused, since two would fork the log. Readers are welcome at any time: ``LogStore.read``
+3. *Nothing silently less*: beside a durable log stands ``.committed``, how many records were on disk at the latest commit. SQLite takes a
+   damaged page of its write-ahead log for the log's end, which would forget everything after it; a log with fewer records is refused.
+4. *One writer*: a second writer is refused, since two would fork the log. Readers are welcome at any time: ``LogStore.read``
    takes one consistent look, also while a writer is at work.
 
 ``MemoryStore`` keeps the same promises except the disk; it can forget what was not yet synced, as a crash would.
@@ -22,10 +24,11 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 from hosfl_async.codec import decode_record, encode_record
-from hosfl_async.errors import CodecError, LogError
+from hosfl_async.durable_files import read_count, write_count
+from hosfl_async.errors import CodecError, DiskFullError, LogError
 from hosfl_async.messages import EMPTY_CHAIN, DurableRecord, EntryCommitted, LogEntry, chain_hash
 
 LOG_SCHEMA_VERSION = 1
@@ -156,8 +159,8 @@ class LogStore:
 
     Parameters
     ----------
-    path: the file; made if it is not there. Beside it stand ``.lock``, the writer's mark, and, until it is closed, SQLite's own
-        ``-wal`` and ``-shm``: a log cut short needs its ``-wal``.
+    path: the file; made if it is not there. Beside it stand ``.lock``, the writer's mark, ``.committed``, and, until it is closed,
+        SQLite's own ``-wal`` and ``-shm``: a log cut short needs its ``-wal``.
     durable: wait for the disk at every append.
     meta: what the log belongs to (run name, seed, scenario digest). Written into a new file; an existing file must agree.
 
@@ -172,12 +175,14 @@ class LogStore:
         self._count = 0
         self._pending = 0
         self._broken = ""
+        expected = read_count(_count_path(self.path))
         with ExitStack() as opened, _named_errors(self.path):
             self._writer_mark = opened.enter_context(closing(_claim(self.path)))
             self._database = opened.enter_context(closing(_connect(self.path, durable)))
             self.meta = _settle_meta(self._database, self.path, dict(meta or {}))
             for _, end in _verified(self._database, self.path):
                 self._end, self._count = end, self._count + 1
+            _check_nothing_lost(self.path, expected, self._count)
             opened.pop_all()
 
     @classmethod
@@ -186,13 +191,13 @@ class LogStore:
         path = Path(path)
         if not path.is_file():
             raise LogError(f"{path}: no such log")
-        with _named_errors(path), closing(_for_reading(path)) as database:
-            database.execute("BEGIN")
-            if not _has_tables(database, path):
-                return LogContents({}, (), 0, EMPTY_CHAIN)
-            meta, steps = _read_meta(database, path), tuple(_verified(database, path))
-            end = steps[-1][1] if steps else _LogEnd()
-            return LogContents(meta, tuple(record for record, _ in steps), end.version, end.chain)
+        with _named_errors(path):
+            try:
+                return _look(path, "ro")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+                    raise
+            return _look(path, "rw")  # a killed writer left something that SQLite must first roll back: that takes the right to write
 
     @property
     def head(self) -> int:
@@ -212,9 +217,14 @@ class LogStore:
             if self._pending == 0:
                 self._database.execute("BEGIN IMMEDIATE")
             self._database.execute("INSERT INTO records VALUES (?, ?, ?)", (number, crc32(packed), packed))
+            if self._durable:
+                self._database.execute("COMMIT")
         self._count, self._end = number, end
+        if self._durable:
+            write_count(_count_path(self.path), number)
+            return
         self._pending += 1
-        if self._durable or self._pending >= GROUP_RECORDS_MAX:
+        if self._pending >= GROUP_RECORDS_MAX:
             self.sync()
 
     def sync(self) -> None:
@@ -246,12 +256,23 @@ class LogStore:
 
     @contextmanager
     def _breaking_on_failure(self) -> Iterator[None]:
-        """After a failed write, file and memory may differ: nothing more is appended until the file is opened, and verified, anew."""
+        """A full disk is taken back and may be tried again. After any other failed write, file and memory may differ (what a second fsync
+        says of pages whose first one failed means nothing): nothing more is appended until the file is opened, and verified, anew."""
         try:
             yield
         except sqlite3.Error as error:
+            where = f"{self.path}: record {self._count + 1} could not be written ({error})"
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL and self._durable and self._taken_back():
+                raise DiskFullError(f"{where}; it can be tried again when there is space") from error
             self._broken = str(error)
-            raise LogError(f"{self.path}: record {self._count + 1} could not be written ({error})") from error
+            raise LogError(where) from error
+
+    def _taken_back(self) -> bool:
+        with suppress(sqlite3.Error):
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            return True
+        return False
 
 
 # -- the file -----------------------------------------------------------------------------------------
@@ -291,17 +312,18 @@ def _connect(path: Path, durable: bool) -> sqlite3.Connection:
     return database
 
 
-def _for_reading(path: Path) -> sqlite3.Connection:
-    """Read-only, unless a killed writer left something that SQLite must first roll back: that takes the right to write."""
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
-    except sqlite3.OperationalError as error:
-        database.close()
-        if "readonly" not in str(error):
-            raise
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)
-    return database
+def _look(path: Path, mode: Literal["ro", "rw"]) -> LogContents:
+    """One consistent and verified look. ``sqlite3.Error`` as it comes."""
+    expected = read_count(_count_path(path))
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)) as database:
+        database.execute("BEGIN")
+        if not _has_tables(database, path):
+            _check_nothing_lost(path, expected, 0)
+            return LogContents({}, (), 0, EMPTY_CHAIN)
+        meta, steps = _read_meta(database, path), tuple(_verified(database, path))
+    _check_nothing_lost(path, expected, len(steps))
+    end = steps[-1][1] if steps else _LogEnd()
+    return LogContents(meta, tuple(record for record, _ in steps), end.version, end.chain)
 
 
 def _make_plain(database: sqlite3.Connection) -> None:
@@ -341,6 +363,19 @@ def _settle_meta(database: sqlite3.Connection, path: Path, wanted: dict[str, str
         if meta.get(key) != value:
             raise LogError(f"{path}: the log of another run; {key}: expected {value}, found {meta.get(key)}")
     return meta
+
+
+def _count_path(path: Path) -> Path:
+    return Path(f"{path}.committed")
+
+
+def _check_nothing_lost(path: Path, expected: int, found: int) -> None:
+    """Raise ``LogError`` if the log has fewer records than it had."""
+    if found < expected:
+        raise LogError(
+            f"{path}: record {found + 1} and those after it are gone or damaged; expected {expected} records, found {found}; "
+            f"restore the log and its -wal from a copy, or remove {_count_path(path).name} to go on without them"
+        )
 
 
 def _verified(database: sqlite3.Connection, path: Path) -> Iterator[tuple[DurableRecord, _LogEnd]]:

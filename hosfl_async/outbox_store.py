@@ -9,13 +9,13 @@ from __future__ import annotations
 import sqlite3
 from binascii import crc32
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from hosfl_async.codec import decode_record, encode_record
-from hosfl_async.errors import CodecError, LogError
+from hosfl_async.errors import CodecError, DiskFullError, LogError
 from hosfl_async.messages import ContributionMade, ContributionSettled, OutboxRecord, StepId
 
 OUTBOX_SCHEMA_VERSION = 1
@@ -127,7 +127,19 @@ class OutboxStore:
         try:
             yield
         except sqlite3.Error as error:
-            raise LogError(f"{self.path}: the outbox could not be {what} ({error})") from error
+            problem = f"{self.path}: the outbox could not be {what} ({error})"
+            if error.sqlite_errorcode == sqlite3.SQLITE_FULL and self._taken_back():
+                raise DiskFullError(problem) from error
+            raise LogError(problem) from error
+
+    def _taken_back(self) -> bool:
+        """What was answered meanwhile may come back with it, is sent again, and gets the answer it had."""
+        with suppress(sqlite3.Error):
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            self._waiting = False
+            return True
+        return False
 
 
 def _key(step: StepId) -> tuple[str, int, int]:

@@ -8,6 +8,9 @@ message goes to ``Outgoing``, a job to the worker thread. Therefore ``Persist`` 
 Time. Agents live in modelled seconds, ``time_scale`` wall seconds each. A job is computed at once and its result held back until the
 modelled duration is over; a message waits out its modelled link delay before it leaves. With ``RealPace`` nothing is modelled.
 
+A full disk. ``Persist`` that finds no space is tried again every ``disk_full_retry_s``, and everything after it waits, so that nothing
+is said that is not durable; the agent takes nothing meanwhile. Any other failure to write ends the host.
+
 Nothing received is fatal: what the codec refuses, or what claims another sender than the transport proves, is counted and noted.
 """
 
@@ -39,7 +42,7 @@ from hosfl_async.agent import (
 )
 from hosfl_async.broker.transport import Delivery, Transport
 from hosfl_async.codec import DEFAULT_LIMITS, CodecLimits, Decoder, Reassembler, encode, split
-from hosfl_async.errors import AgentError, CodecError, LearnerError
+from hosfl_async.errors import AgentError, CodecError, DiskFullError, LearnerError
 from hosfl_async.live.job_worker import JobWorker
 from hosfl_async.live.outgoing import Outgoing
 from hosfl_async.live.pace import Pace, RealPace, WallClock
@@ -54,6 +57,18 @@ class Store(Protocol):
     def append(self, record: Any) -> None: ...
 
     def records(self) -> tuple[Any, ...]: ...
+
+
+class _DiskFull:
+    """Effects that wait for space on the disk, and the agent's own events that came meanwhile: timers, a job's end, peers that left."""
+
+    __slots__ = ("late", "problem", "timer", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Effect] = deque()
+        self.late: deque[Event] = deque()
+        self.problem = ""
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class LiveHost:
@@ -111,6 +126,7 @@ class LiveHost:
         self._story: deque[tuple[float, Event]] = deque(maxlen=self.settings.story_events_kept)
         self._over = asyncio.Event()
         self._failure: Exception | None = None
+        self._disk_full = _DiskFull()
         self._stopped = False
         self.settled = asyncio.Event()
         """Set once the transport is open and the agent started, or once it is known that this will not be."""
@@ -128,6 +144,11 @@ class LiveHost:
     def failed(self) -> bool:
         """An error has ended, or is ending, this host."""
         return self._failure is not None
+
+    @property
+    def disk_full(self) -> str:
+        """The problem, while the disk has no space for what the agent must keep; it reads and sends nothing until then."""
+        return self._disk_full.problem
 
     @property
     def connected(self) -> bool:
@@ -180,6 +201,8 @@ class LiveHost:
     def _end(self) -> None:
         """No event after this."""
         self._stopped = True
+        if self._disk_full.timer is not None:
+            self._disk_full.timer.cancel()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -190,17 +213,66 @@ class LiveHost:
         """Let the agent decide and obey it. Every event of this agent passes here, one at a time."""
         if self._stopped or self._failure is not None:
             return
+        if self._disk_full.waiting:
+            self._put_off(event)
+            return
         now_s = self._clock.now_s()
         self._story.append((now_s, event))
         try:
-            for effect in self._decide(event, now_s):
-                self._obey[type(effect)](effect)
+            self._obey_all(deque(self._decide(event, now_s)))
         except Exception as error:
             self._failure = error
+        self._settle()
+
+    def _obey_all(self, effects: deque[Effect]) -> None:
+        while effects:
+            try:
+                self._obey[type(effects[0])](effects[0])
+            except DiskFullError as problem:
+                self._hold(effects, problem)
+                return
+            effects.popleft()
+
+    def _settle(self) -> None:
+        """After effects were obeyed: is it over?"""
         if self.agent.finished:
             self.done.set()
         if self._failure is not None or (self.agent.finished and not self._lingers):
             self._over.set()
+
+    # -- a full disk -------------------------------------------------------------------------------------
+
+    def _hold(self, effects: deque[Effect], problem: DiskFullError) -> None:
+        """Nothing that comes after a record may happen before it is durable: wait for space with all of it."""
+        full = self._disk_full
+        if not full.problem:
+            self.tally.counts["disk_full"] += 1
+            self._record(Record("disk_full", {"effects_held": float(len(effects))}))
+        full.problem, full.waiting = str(problem), effects
+        full.timer = asyncio.get_running_loop().call_later(self.settings.disk_full_retry_s, self._try_again)
+
+    def _put_off(self, event: Event) -> None:
+        """While the disk is full, what others say is dropped as a network might (they repeat it); our own events wait."""
+        if isinstance(event, Received):
+            self.tally.counts["dropped_disk_full"] += 1
+        else:
+            self._disk_full.late.append(event)
+
+    def _try_again(self) -> None:
+        full = self._disk_full
+        if self._stopped or self._failure is not None:
+            return
+        effects, full.waiting = full.waiting, deque()
+        try:
+            self._obey_all(effects)
+        except Exception as error:
+            self._failure = error
+        if not full.waiting:
+            full.problem = ""
+            self._record(Record("disk_has_space", {"events_late": float(len(full.late))}))
+        self._settle()
+        while full.late and not full.waiting:
+            self._feed(full.late.popleft())
 
     def _decide(self, event: Event, now_s: float) -> list[Effect]:
         try:

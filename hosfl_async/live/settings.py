@@ -27,5 +27,7 @@ class LiveSettings:
     stop_s: Annotated[float, Gt(0)] = 10.0
     """Wall seconds that a stopping host waits at most for the job under way and for its last messages to leave; and that clients have to
     finish once the services have."""
+    disk_full_retry_s: Annotated[float, Gt(0)] = 1.0
+    """Wall seconds between two attempts to keep a record for which the disk had no space."""
     story_events_kept: Annotated[int, Ge(1)] = 20
     """Latest events of an agent that are told when it fails."""

@@ -11,7 +11,7 @@ STOPPED_FOR_GOOD = 1
 WRONG_SETTINGS = 2
 """Settings, scenario, certificate or state folder cannot be; one line says what."""
 STORAGE = 3
-"""The state could not be read or written: disk full, damaged, or in use by another process."""
+"""The state could not be read or written: damaged, the disk fails, or in use by another process."""
 NO_BROKER = 4
 """The broker could not be reached for longer than ``broker.patience_s``, refused us, or another process took over our name."""
 OWN_FAULT = 5

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from hosfl_async.agent import Record
 
 NAME = "hosfl_async.process"
-_TOLD = frozenset({"evaluation", "broken"})
+_TOLD = frozenset({"evaluation", "broken", "disk_full", "disk_has_space"})
 """Records that are told at level info."""
 
 

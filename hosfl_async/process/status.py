@@ -16,7 +16,7 @@ def status_of(host: LiveHost, run: str, boot: int) -> dict[str, Any]:
     broken = getattr(agent, "broken", "")
     version = agent.log.head if hasattr(agent, "log") else getattr(agent, "version", None)
     told: dict[str, Any] = {
-        "well": not broken and not host.failed,
+        "well": not broken and not host.failed and not host.disk_full,
         "agent": agent.name,
         "run": run,
         "process": os.getpid(),
@@ -26,6 +26,7 @@ def status_of(host: LiveHost, run: str, boot: int) -> dict[str, Any]:
         "connected": host.connected,
         "finished": agent.finished,
         "broken": broken,
+        "disk_full": host.disk_full,
         "version": version,
         "phase": agent.phase.value if hasattr(agent, "phase") else "",
         "server_steps": getattr(agent, "server_steps", None),

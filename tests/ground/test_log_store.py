@@ -150,7 +150,7 @@ def test_a_closed_log_is_one_file_and_the_empty_mark(tmp_path: Path) -> None:
         store.append(history(1)[0])
         store.close()
     LogStore.read(path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.sqlite", "log.sqlite.lock"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["log.sqlite", "log.sqlite.committed", "log.sqlite.lock"]
     assert (tmp_path / "log.sqlite.lock").stat().st_size == 0
 
 

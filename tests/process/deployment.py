@@ -142,8 +142,8 @@ class Deployment:
     def ended(self, name: str) -> bool:
         return self._zygote.ended(self.pids[name])
 
-    def wait(self, name: str) -> int:
-        return self._zygote.code(self.pids[name])
+    def wait(self, name: str, timeout_s: float = PATIENCE_S) -> int:
+        return self._zygote.code(self.pids[name], timeout_s)
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"

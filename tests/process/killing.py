@@ -76,7 +76,7 @@ def run_campaign(forks: Zygote, folder: Path, scenario: Path, plan: Campaign) ->
                 deployed.start(name)
             killer = _Killer(plan, deployed, broker, heard, clients)
             killer.kill_them_all()
-            codes = {name: deployed.wait(name) for name in clients}
+            codes = {name: deployed.wait(name, plan.patience_s) for name in clients}
             health = deployed.health_once("aggregator", "finished", plan.patience_s)
             deployed.health_once("split_server", "finished", plan.patience_s)
             codes |= {name: deployed.signal(name, signal.SIGTERM) for name in SERVICES}
