@@ -7,7 +7,7 @@ and ``learning/reference.py``, the oracle. Nothing else in the package multiplie
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum
+from math import fsum, isnan
 from struct import pack, unpack
 
 FLOAT32_MAX = 3.4028234663852886e38
@@ -29,7 +29,7 @@ def coefficients(
     probes = len(projected_gradients)
     divisor = contributions * probes
     scaled = [learning_rate * weight * value / divisor for value in projected_gradients]
-    if not all(-bound <= value <= bound for value in scaled):
+    if not _all_within(scaled, bound):
         raise OverflowError(f"a scaled coefficient is not within +-{bound:g}")
     return pack(f"<{probes}f", *scaled)
 
@@ -42,9 +42,14 @@ def scaled_gradient(gradient: bytes, *, learning_rate: float, weight: float, con
     """
     size = len(gradient) // 4
     scaled = [learning_rate * weight * value / contributions for value in unpack(f"<{size}f", gradient)]
-    if not all(-bound <= value <= bound for value in scaled):
+    if not _all_within(scaled, bound):
         raise OverflowError(f"an element of a scaled gradient is not within +-{bound:g}")
     return pack(f"<{size}f", *scaled)
+
+
+def _all_within(values: list[float], bound: float) -> bool:
+    """Whether each is a number within +-``bound``. The sum is there for what is not a number, which neither least nor greatest shows."""
+    return not values or (-bound <= min(values) and max(values) <= bound and not isnan(sum(values)))
 
 
 def clipped(projected_gradients: Sequence[float], bound: float) -> tuple[float, ...]:

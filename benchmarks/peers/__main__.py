@@ -4,8 +4,10 @@
 the server averages; what is measured is the engine. What each side does, honestly:
 
 * **ours**: asynchronous, one process. An update is a whole split-learning step: join once, then catch-up by snapshot, smashed data, dual,
-  contribution, acceptance; every message encoded, carried by a modelled link, decoded and checked; about a dozen agent events. No
-  model vector travels, and the learner computes nothing.
+  contribution, acceptance; every message encoded, carried by a modelled link and checked; about a dozen agent events. No model vector
+  travels, and the learner computes nothing.
+* **ours, whole model**: the peers' own update through the same agents and network, as FedBuff has it: the model of 100 parameters goes
+  to the client as a snapshot, its change comes back, the aggregator averages into its log.
 * **pfl-research**: synchronous cohorts, one process, plain numpy. An update is a function call on a shared vector of 100 parameters;
   nothing is encoded, no time is modelled.
 * **Flower**: synchronous rounds over Ray's worker processes. An update is a serialised message of 100 parameters to a worker and back.
@@ -112,6 +114,7 @@ def run(name: str, command: list[str], sizes: list[int]) -> dict[str, Any] | Non
 def measure(clients: int, updates: int, parameters: int, folder: Path) -> dict[str, Any]:
     sizes = [clients, updates, parameters]
     sides = {"ours": run("ours", [sys.executable, "-m", "benchmarks.peers.own_worker"], sizes)}
+    sides["ours, whole model"] = run("ours, whole model", [sys.executable, "-m", "benchmarks.peers.own_whole_worker"], sizes)
     for name, (script, packages) in PEERS.items():
         python = environment(name, packages, folder)
         sides[name] = run(name, [str(python), str(HERE / script)], sizes) if python else None
@@ -122,7 +125,7 @@ def ratios(sides: dict[str, Any]) -> dict[str, dict[str, float]]:
     """How many times faster and smaller ours is; below 1 it is slower or larger."""
     ours, ratios = sides["ours"], {}
     for name, side in sides.items():
-        if side and ours and side is not ours:
+        if side and ours and not name.startswith("ours"):
             ratios[name] = {
                 "updates_per_s": round(ours["updates_per_s"] / side["updates_per_s"], 2),
                 "memory": round(side["peak_bytes"] / ours["peak_bytes"], 2),

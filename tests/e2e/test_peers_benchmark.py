@@ -9,8 +9,9 @@ import pytest
 from benchmarks.peers.__main__ import ratios, run
 
 
-def test_our_own_side_is_measured_with_its_memory() -> None:
-    figures = run("ours", [sys.executable, "-m", "benchmarks.peers.own_worker"], [40, 4000, 1])
+@pytest.mark.parametrize("worker", ["own_worker", "own_whole_worker"])
+def test_our_own_side_is_measured_with_its_memory(worker: str) -> None:
+    figures = run("ours", [sys.executable, "-m", f"benchmarks.peers.{worker}"], [40, 4000, 10])
     assert figures is not None
     assert figures["updates"] == 4000
     assert figures["peak_bytes"] > 10**7
