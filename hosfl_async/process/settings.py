@@ -7,6 +7,7 @@ stands here. ``HOSFL_BROKER__URL=mqtts://b:8883`` overrides ``url`` of ``[broker
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -91,6 +92,8 @@ class ProcessSettings(BaseSettings):
     """Server: steps of the server half between two checkpoints. A crash costs at most so many steps of the server half."""
     pace: Literal["real", "modelled"] = "real"
     """modelled: jobs and messages take the times of the scenario's fleet and network, for demonstrations on one machine."""
+    floor_time: datetime | None = None
+    """A clock that shows an earlier time is wrong, and certificates would be refused for it (`hosfl provision` writes it)."""
     linger_s: Annotated[float, Ge(0)] = 60.0
     """Aggregator and server: seconds to go on answering once their work is done, for those who have not heard of it."""
     trace: Path | None = None
@@ -133,10 +136,14 @@ def load_process_settings(file: Path, role: Role, health: str | None = None) -> 
     except ValueError as error:
         raise SettingsError(str(file), f"not TOML: {error}") from None
     settings = _with_paths_from(file.parent, settings)
+    _check_signature(file, settings)
+    _check_clock(file, settings)
     if health is not None:
         asked = {"port": int(health), "file": None} if health.isdecimal() else {"file": Path(health), "port": None}
         settings = settings.model_copy(update={"health": settings.health.model_copy(update=asked)})
-    return _named(file, settings, role)
+    named = _named(file, settings, role)
+    _check_certificate(named)
+    return named
 
 
 def scenario_for(settings: ProcessSettings) -> Scenario:
@@ -154,6 +161,57 @@ def scenario_for(settings: ProcessSettings) -> Scenario:
     patience_s = settings.broker.patience_s
     patient = replace(scenario.broker, first_connect_s=patience_s, outage_max_s=max(patience_s, 1.0))
     return replace(scenario, broker=patient)
+
+
+def _check_signature(file: Path, settings: ProcessSettings) -> None:
+    """A settings file with a signature beside it is the operator's; one that was changed is refused."""
+    signature = file.with_suffix(".sig")
+    if not signature.is_file():
+        return
+    from hosfl_async.provisioning.authority import is_signed
+
+    if settings.broker.ca is None:
+        raise SettingsError(
+            f"{file}: broker.ca", "missing: the signature beside the file cannot be checked", expected="the operator's ca.pem"
+        )
+    try:
+        sound = is_signed(settings.broker.ca.read_bytes(), file.read_bytes(), signature.read_bytes())
+    except (OSError, ValueError) as problem:
+        raise SettingsError(str(signature), "the signature cannot be checked", found=str(problem)) from problem
+    if not sound:
+        mend = "copy the kit again; what is this machine's own is changed by environment variables"
+        raise SettingsError(str(file), "not as the operator signed it", mend=mend)
+
+
+def _check_clock(file: Path, settings: ProcessSettings) -> None:
+    now, floor = datetime.now(UTC), settings.floor_time
+    if floor is not None and now < floor.astimezone(UTC):
+        found = now.isoformat(timespec="seconds")
+        raise SettingsError(f"{file}: floor_time", "this machine's clock is wrong", expected=f"at least {floor.isoformat()}", found=found)
+
+
+def _check_certificate(settings: ProcessSettings) -> None:
+    """Told here in plain words what a broker would refuse in a few letters: a certificate for another name, or at another time."""
+    if settings.broker.certificate is None or settings.broker.key is None:
+        return
+    try:
+        from hosfl_async.provisioning.authority import facts_of
+    except SettingsError:
+        return  # the broker will tell
+    try:
+        facts = facts_of(settings.broker.certificate.read_bytes())
+    except OSError as problem:
+        raise SettingsError("broker.certificate", "cannot be read", found=str(problem)) from problem
+    if facts.name != settings.name:
+        where = str(settings.broker.certificate)
+        raise SettingsError(where, "the certificate is somebody else's", expected=str(settings.name), found=facts.name)
+    now = datetime.now(UTC)
+    if not facts.begins <= now <= facts.ends:
+        valid = f"a time from {facts.begins:%Y-%m-%d} to {facts.ends:%Y-%m-%d}"
+        mend = "`hosfl provision renew` makes a new one"
+        raise SettingsError(
+            str(settings.broker.certificate), "the certificate is not valid now", expected=valid, found=f"{now:%Y-%m-%d}", mend=mend
+        )
 
 
 def _named(file: Path, settings: ProcessSettings, role: Role) -> ProcessSettings:

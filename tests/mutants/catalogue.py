@@ -626,4 +626,28 @@ MUTANTS = (
         new="    client.eval()\n",
         tests=("learning/test_efficientnet.py",),
     ),
+    Mutant(
+        name="devices_hear_each_other",
+        why="What is said to a device is for that device alone; here everyone may listen to everyone's mail.",
+        file="provisioning/access.py",
+        old='Rule(None, "read", f"{base}/to/{SELF}/from/+")',
+        new='Rule(None, "read", f"{base}/to/+/from/+")',
+        tests=("process/test_provisioning.py",),
+    ),
+    Mutant(
+        name="revoked_and_forgotten",
+        why="A stolen device stays in if its certificate never gets onto the list.",
+        file="provisioning/operator.py",
+        old="            self.book.issued[place] = msgspec",
+        new="            msgspec",
+        tests=("process/test_provisioning.py",),
+    ),
+    Mutant(
+        name="offline_forgotten_in_the_shares",
+        why="A report whose client is computing while it is switched off.",
+        file="report/client_states.py",
+        old='        if self._away:\n            return "offline"\n',
+        new="",
+        tests=("test_report.py",),
+    ),
 )

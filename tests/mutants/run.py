@@ -48,6 +48,7 @@ def run_tests(mutant: Mutant | None, tests: tuple[str, ...]) -> tuple[int, str]:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "hosfl_async"
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "scenarios", Path(folder) / "scenarios")  # the gallery lies beside the package
         if mutant is not None:
             (copy / mutant.file).write_text(planted(mutant))
         guard = f"import hosfl_async\nassert hosfl_async.__file__.startswith({str(copy)!r}), hosfl_async.__file__\n"
