@@ -1,0 +1,87 @@
+"""Half a million hostile frames on every topic of a live deployment: refused in words and counted, and none of them reaches an agent.
+
+Real agents in the midst of a run, each behind its live host. An agent's state changes in ``handle`` alone, so what the host keeps from it
+changes nothing. What decodes after all is a sound message, under the name that the transport proves; it reaches the agent, which must keep
+its own invariants whatever it says.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from typing import Any
+
+from hostile_frames import hostile
+from test_protocol_faults import StruckWorld
+
+from hosfl_async.agent import Effect, Event
+from hosfl_async.broker.memory import MemoryExchange
+from hosfl_async.broker.transport import Station
+from hosfl_async.codec import DEFAULT_LIMITS
+from hosfl_async.live.host import LiveHost
+from hosfl_async.live.job_worker import JobWorker
+from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER, AggregatorInbox, EdgeClientInbox, SplitServerInbox
+
+FRAMES = 500_000
+INBOXES: dict[str, Any] = {AGGREGATOR: AggregatorInbox, SPLIT_SERVER: SplitServerInbox, "client-1": EdgeClientInbox}
+SENDERS = (AGGREGATOR, SPLIT_SERVER, "client-1", "client-3", "a", "stranger")
+
+
+class Watched:
+    """The agent itself; counts what it is fed, and lets it check itself each time. Nobody obeys its effects."""
+
+    def __init__(self, agent: Any, now: float) -> None:
+        self.name, self.counts, self.fed = agent.name, agent.counts, 0
+        self._agent, self._now = agent, now
+
+    @property
+    def finished(self) -> bool:
+        return False
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        self.fed += 1
+        self._agent.handle(event, self._now)
+        self._agent.validate()
+        return []
+
+    def validate(self) -> None:
+        return
+
+
+def test_half_a_million_hostile_frames_are_refused_and_counted() -> None:
+    world = StruckWorld(places=False)
+    world.start_all()
+    for _ in range(120):
+        world.step()
+    dice, longest_s = random.Random(20261126), 0.0
+    frames = [hostile(dice) for _ in range(FRAMES // 20)]
+    exchange = MemoryExchange()
+    with JobWorker() as worker:
+        hosts = {}
+        for name, inbox in INBOXES.items():
+            transport = exchange.transport(Station(run="hostile", name=name))
+            hosts[name] = LiveHost(Watched(world.agent(name), world.now), None, transport, inbox, worker, boot=1)  # type: ignore[arg-type]
+        topics = [(name, sender) for name in INBOXES for sender in SENDERS if sender != name]
+        began_s, sent = time.perf_counter(), 0
+        while sent < FRAMES:
+            recipient, sender = topics[sent // len(frames) % len(topics)]
+            host = hosts[recipient]
+            for frame in frames:
+                one_s = time.perf_counter()
+                host._on_frame(sender, frame)
+                longest_s = max(longest_s, time.perf_counter() - one_s)
+            sent += len(frames)
+    took_s = time.perf_counter() - began_s
+    counts = sum((host.tally.counts for host in hosts.values()), Counter())
+    refused, impostors, delivered = counts["refused"], counts["impostor"], counts["delivered"]
+    pieces = [host._reassembler.counts for host in hosts.values()]
+    print(
+        f"{sent} frames on {len(topics)} topics: {refused} refused, {impostors} impostors, {delivered} sound after all; "
+        f"{1e6 * took_s / sent:.1f} us each, {1e3 * longest_s:.1f} ms the longest; pieces of messages: {pieces}"
+    )
+    assert all(not host.failed for host in hosts.values()), [host._failure for host in hosts.values()]
+    assert delivered == sum(host.agent.fed for host in hosts.values())  # type: ignore[attr-defined]
+    assert refused > 0.8 * sent and impostors > 0.001 * sent and sent - refused - impostors - delivered < 0.1 * sent
+    assert delivered > 100, "the frames are so wrong that only the codec was tested"
+    assert all(host._reassembler.bytes_held <= DEFAULT_LIMITS.partial_bytes_max for host in hosts.values())
