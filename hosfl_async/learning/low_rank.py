@@ -102,15 +102,22 @@ class LowRankPerturber:
 
     def add_scaled_direction(self, theta: Vector, key: bytes, coefficient: float, out: Vector | None = None) -> None:
         """``out = theta + coefficient * low_rank_signs(key, ...)``; see ``Perturber.add_scaled_direction``."""
-        target, begin, scale = theta if out is None else out, 0, np.float32(coefficient)
-        for matrix, ((a,), (b,)) in zip(self.matrices, self.factors((key,)), strict=True):
-            scaled = a * scale
-            for block, top in enumerate(range(0, matrix.rows, matrix.height)):
-                signs_of_rows = scaled[top : top + matrix.height]
-                end = begin + len(signs_of_rows) * matrix.columns
-                shape = len(signs_of_rows), matrix.columns
-                self._add_outer(theta[begin:end].reshape(shape), signs_of_rows, b[block], target[begin:end].reshape(shape))
-                begin = end
+        target, begin = theta if out is None else out, 0
+        for index, (matrix, factors) in enumerate(zip(self.matrices, self.factors((key,)), strict=True)):
+            end = begin + matrix.rows * matrix.columns
+            self.add_to_parameter(index, theta[begin:end], factors, coefficient, target[begin:end])
+            begin = end
+
+    def add_to_parameter(self, index: int, values: Vector, factors: Factors, coefficient: float, out: Vector) -> None:
+        """The same for the parameter ``index`` alone, whose values these are, along the one direction of ``factors``."""
+        matrix, ((a,), (b,)), scale, begin = self.matrices[index], factors, np.float32(coefficient), 0
+        scaled = a * scale
+        for block, top in enumerate(range(0, matrix.rows, matrix.height)):
+            signs_of_rows = scaled[top : top + matrix.height]
+            end = begin + len(signs_of_rows) * matrix.columns
+            shape = len(signs_of_rows), matrix.columns
+            self._add_outer(values[begin:end].reshape(shape), signs_of_rows, b[block], out[begin:end].reshape(shape))
+            begin = end
 
     def written(self, keys: Sequence[bytes], size: int) -> Vector:
         """The directions themselves, (keys, size) of +-1; see ``low_rank_signs``."""

@@ -650,4 +650,20 @@ MUTANTS = (
         new="",
         tests=("test_report.py",),
     ),
+    Mutant(
+        name="a_layer_stays_perturbed",
+        why="After a layer ran, its real parameters must be back; the next probe and the next step would start from elsewhere.",
+        file="learning/layerwise_prober.py",
+        old="            self._half.bind(views)\n",
+        new="            pass\n",
+        tests=("learning/test_layerwise_prober.py",),
+    ),
+    Mutant(
+        name="an_uncalled_layer_is_not_missed",
+        why="A layer whose forward pass nobody calls is not perturbed by hooks; the probe must be repeated in a scratch vector.",
+        file="learning/layerwise_prober.py",
+        old="if len(called) == len(self._owned):",
+        new="if called:",
+        tests=("learning/test_layerwise_prober.py",),
+    ),
 )
