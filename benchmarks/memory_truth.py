@@ -1,0 +1,176 @@
+"""Memory of one client step with pretrained models: forward only, zeroth-order in two ways, first-order in two ways.
+
+``python -m benchmarks.memory_truth [--json] [--picture FILE] [--models NAME ...]`` runs each way in a process of its own, which loads the
+client half, works three steps on random samples, and tells its peak resident set size (Linux). Ways:
+
+* forward: forward passes alone, what any client must hold;
+* layer-wise: a step of ours (anchor, P = 2 probes, projection), one layer perturbed at a time, the default where that saves 4 MiB;
+* scratch copy: the same with a perturbed copy of all that is learnt (``zeroth_order.signs = "independent"``);
+* first order: back-propagation of the client half, with the gradient as one vector (the first-order method's own code);
+* recomputed: the same with activations recomputed block by block (torch.utils.checkpoint), the first-order rival in memory.
+
+No optimiser's moments are counted on either side. A model that was not fetched is left out, which is told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hosfl_async.assets import CATALOGUE, cached
+from hosfl_async.learning.directions import new_prober
+from hosfl_async.learning.first_order import client_gradient
+from hosfl_async.learning.layerwise_prober import LayerwiseProber
+from hosfl_async.learning.low_rank import LowRankPerturber
+from hosfl_async.learning.models import build_model
+from hosfl_async.learning.settings import ModelSettings, ZerothOrderSettings
+from hosfl_async.learning.split_model import initial_theta_c
+from hosfl_async.learning.zeroth_order import DifferenceMaker, forward, project
+from hosfl_async.messages import StepId
+
+RUN_KEY, PROBES, STEPS = b"k" * 16, 2, 3
+BATCH, TOKENS, SIDE = 8, 64, 224
+WAYS = {"baseline": "loaded", "forward": "forward", "layerwise": "layer-wise", "scratch": "scratch copy"}
+WAYS |= {"first_order": "first order", "recomputed": "recomputed"}
+
+_MINILM, _SMOLLM2 = {"name": "minilm", "cut_block": 4}, {"name": "smollm2", "cut_block": 15}
+_EFFICIENTNET = {"name": "efficientnet_lite0", "cut_block": 10, "image_side": SIDE}
+CASES = {
+    "MiniLM, 4 of 6 blocks, LoRA": ModelSettings(**_MINILM, trainable="lora"),  # type: ignore[arg-type]
+    "MiniLM, 4 of 6 blocks, all": ModelSettings(**_MINILM, trainable="all"),  # type: ignore[arg-type]
+    "SmolLM2, 15 of 30 blocks, LoRA": ModelSettings(**_SMOLLM2, trainable="lora"),  # type: ignore[arg-type]
+    "SmolLM2, 15 of 30 blocks, all": ModelSettings(**_SMOLLM2, trainable="all"),  # type: ignore[arg-type]
+    "EfficientNet-Lite0, 10 of 16 blocks, all": ModelSettings(**_EFFICIENTNET, trainable="all"),  # type: ignore[arg-type]
+}
+
+
+def peak_bytes() -> int:
+    """Highest resident set size of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def run_way(case: str, way: str) -> dict[str, int]:
+    """In a fresh process: load the client half, work a few steps of one way, and report the peak."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    settings = CASES[case]
+    images = settings.name == "efficientnet_lite0"
+    model = build_model(settings, (3, SIDE, SIDE), 10) if images else build_model(settings, (TOKENS,), 2, 1000)
+    batch = torch.rand(BATCH, 3, SIDE, SIDE) if images else torch.randint(0, 1000, (BATCH, TOKENS), dtype=torch.int32)
+    half = model.client
+    theta = initial_theta_c(model, 0)
+    views = half.views(theta)
+    half.bind(views)
+    del model  # the server half, as far as nothing of it is shared
+    prober: DifferenceMaker = LayerwiseProber(half, RUN_KEY, 1e-3, LowRankPerturber(half.shapes, 16))
+    if way == "scratch":
+        prober = new_prober(half, RUN_KEY, ZerothOrderSettings(signs="independent"))
+    if way == "recomputed":
+        _recompute(half.module)
+    for number in range(0 if way == "baseline" else STEPS):
+        step = StepId("client-0", 1, number)
+        anchor = forward(half, views, batch)
+        if way in ("layerwise", "scratch"):
+            differences = prober.differences(theta, views, batch, anchor, step, PROBES)
+            project(differences, anchor, 1e-3)
+        elif way in ("first_order", "recomputed"):
+            client_gradient(half, views, batch, torch.full(anchor.shape, 1e-3))
+    return {"peak_bytes": peak_bytes(), "learnt": half.size}
+
+
+def _recompute(module: nn.Module) -> None:
+    """Let each block of the client half keep nothing but what goes into it while a graph is recorded."""
+    for block in _blocks_of(module):
+        plain = block.forward
+
+        def forward_of(block: nn.Module, *given: Any, _plain: Any = plain, **named: Any) -> Tensor:
+            if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+                return _plain(*given, **named)  # type: ignore[no-any-return]
+            return checkpoint(_plain, *given, use_reentrant=False, **named)  # type: ignore[no-any-return]
+
+        block.forward = MethodType(forward_of, block)  # type: ignore[method-assign]
+
+
+def _blocks_of(module: nn.Module) -> list[nn.Module]:
+    for place in ("blocks", "body.layers"):
+        try:
+            return list(module.get_submodule(place).children())
+        except AttributeError:
+            continue
+    return list(module.children())
+
+
+def measure(case: str) -> dict[str, int]:
+    """The peak of each way, in bytes, and how many parameters are learnt."""
+    result = {}
+    for way in WAYS:
+        command = [sys.executable, "-m", "benchmarks.memory_truth", "--case", case, "--way", way]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+        found = json.loads(done.stdout)
+        result[way], result["learnt"] = found["peak_bytes"], found["learnt"]
+    return result
+
+
+def draw(results: dict[str, dict[str, int]], path: Path) -> None:
+    """Bars: what each way adds to the process that has the client half loaded."""
+    from matplotlib.figure import Figure
+
+    shown = [way for way in WAYS if way != "baseline"]
+    figure = Figure(figsize=(7.0, 0.6 + 0.9 * len(results)), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    colours = ("#8a8a8a", "#0b6e99", "#7fb3cc", "#c8553d", "#e3a892")
+    for index, (way, colour) in enumerate(zip(shown, colours, strict=True)):
+        places = [row + 0.16 * (index - 2) for row in range(len(results))]
+        added = [(found[way] - found["baseline"]) / 1e6 for found in results.values()]
+        bars = axes.barh(places, added, 0.15, color=colour, label=WAYS[way])
+        axes.bar_label(bars, fmt="%.0f", fontsize=6, padding=2)
+    axes.set_yticks(range(len(results)), list(results), fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlabel("MB added to the process that has the client half loaded", fontsize=8)
+    axes.legend(fontsize=7, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Peak memory of a client step: forward, zeroth-order, first-order.")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--picture", type=Path, help="draw what each way adds, into this file")
+    parser.add_argument("--models", nargs="+", choices=sorted({case.name for case in CASES.values()}), help="these models only")
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(run_way(options.case, options.way)))
+        return
+    results = {}
+    for case, settings in CASES.items():
+        if options.models and settings.name not in options.models:
+            continue
+        if cached(CATALOGUE[settings.name]) is None:
+            print(f"{case}: left out, {settings.name} is not here (hosfl data fetch {settings.name})", file=sys.stderr)
+            continue
+        results[case] = measure(case)
+    if options.picture and results:
+        draw(results, options.picture)
+    if options.json:
+        print(json.dumps(results))
+        return
+    print(f"Peak resident MB, one process each; batch {BATCH}, {TOKENS} tokens or {SIDE}x{SIDE} pixels, P = {PROBES}, one thread")
+    print("| client half | learnt | " + " | ".join(WAYS.values()) + " |\n|---|---:|" + "---:|" * len(WAYS))
+    for case, found in results.items():
+        print(f"| {case} | {found['learnt']:,} | " + " | ".join(f"{found[way] / 1e6:.0f}" for way in WAYS) + " |")
+
+
+if __name__ == "__main__":
+    main()
