@@ -17,6 +17,7 @@ Nothing received is fatal: what the codec refuses, or what claims another sender
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -43,6 +44,7 @@ from hosfl_async.agent import (
 from hosfl_async.broker.transport import Delivery, Transport
 from hosfl_async.codec import DEFAULT_LIMITS, CodecLimits, Decoder, Reassembler, encode, split
 from hosfl_async.errors import AgentError, CodecError, DiskFullError, LearnerError
+from hosfl_async.live.gate import Gate
 from hosfl_async.live.job_worker import JobWorker
 from hosfl_async.live.outgoing import Outgoing
 from hosfl_async.live.pace import Pace, RealPace, WallClock
@@ -116,6 +118,7 @@ class LiveHost:
         self._trace, self._on_record, self._validate, self._lingers = trace, on_record, validate, lingers
         self._decoder, self._limits = Decoder(inbox, limits), limits
         self._reassembler = Reassembler(limits)
+        self._gate = Gate(self.settings)
         self._outgoing = Outgoing(transport, self.settings.sends_waiting_max, self.tally.counts)
         self._messages_sent = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -296,6 +299,9 @@ class LiveHost:
         self.request_stop()  # arrivals end only when the transport was closed or aborted
 
     def _on_frame(self, sender: str, frame: bytes) -> None:
+        if not self._gate.admits(sender, time.monotonic()):
+            self.tally.counts["rate_limited"] += 1
+            return
         try:
             payload = self._reassembler.offer(sender, frame)
             if payload is None:
@@ -303,10 +309,12 @@ class LiveHost:
             named, message = self._decoder.decode(payload)
         except CodecError as error:
             self.tally.counts["refused"] += 1
+            self._gate.blame(sender, time.monotonic())
             self._note("refused", peer=sender, size=len(frame), values={"reason": str(error)})
             return
         if named != sender:
             self.tally.counts["impostor"] += 1
+            self._gate.blame(sender, time.monotonic())
             self._note("refused", type(message).__name__, peer=sender, size=len(payload), values={"reason": f"claims to be {named}"})
             return
         self.tally.counts["delivered"] += 1

@@ -29,5 +29,17 @@ class LiveSettings:
     finish once the services have."""
     disk_full_retry_s: Annotated[float, Gt(0)] = 1.0
     """Wall seconds between two attempts to keep a record for which the disk had no space."""
+    frames_per_s_max: Annotated[float, Ge(0)] = 0.0
+    """Frames that one sender may send per wall second, on the average; above it, it is put into quarantine. 0: no limit."""
+    frames_burst: Annotated[int, Ge(1)] = 2048
+    """Frames that it may send at once: activations of a large batch travel in many."""
+    refused_frame_cost: Annotated[float, Ge(0)] = 50.0
+    """What a frame that had to be refused counts besides itself, in frames."""
+    quarantine_first_s: Annotated[float, Gt(0)] = 1.0
+    """Wall seconds of a sender's first quarantine; each further one is twice as long."""
+    quarantine_max_s: Annotated[float, Gt(0)] = 3600.0
+    """Upper bound of a quarantine; whoever keeps the limit for so long after one begins anew."""
+    senders_known_max: Annotated[int, Ge(1)] = 1_000_000
+    """Senders whose frames are counted; beyond it the one that has been silent longest is forgotten."""
     story_events_kept: Annotated[int, Ge(1)] = 20
     """Latest events of an agent that are told when it fails."""

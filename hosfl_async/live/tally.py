@@ -23,11 +23,12 @@ COUNTS = (
     "peers_gone",
     "disk_full",
     "dropped_disk_full",
+    "rate_limited",
 )
 """``sent``: messages given to the transport (one to a group counts once). ``delivered``: fed to the agent. ``refused``: by the codec.
 ``impostor``: the envelope named another sender than the transport. ``dropped``: frames beyond ``sends_waiting_max`` or unsent at the end.
 ``oversize``: frames refused by the transport. ``disk_full``: times the disk had no space. ``dropped_disk_full``:
-messages that came then."""
+messages that came then. ``rate_limited``: frames of a sender in quarantine, unread."""
 
 
 class Tally:

@@ -95,6 +95,14 @@ MUTANTS = (
         tests=("ground/test_crashes.py::test_any_write_that_fails_is_never_acknowledged",),
     ),
     Mutant(
+        name="quarantines_of_one_length",
+        why="Each further quarantine of a sender is twice as long; here a flooder comes back every second for ever.",
+        file="live/gate.py",
+        old="        known.quarantines += 1\n",
+        new="",
+        tests=("live/test_gate.py",),
+    ),
+    Mutant(
         name="fencing_off",
         why="Only the latest incarnation counts; here a former life's steps are admitted under the names of the new one.",
         file="agents/membership.py",
