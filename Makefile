@@ -15,7 +15,7 @@ BIN := .venv/bin
 READY := .venv/ready
 BENCHMARKS := $(basename $(notdir $(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
 
-.PHONY: help simulate live test lint check bench soak clean
+.PHONY: help simulate live devices test lint check bench soak clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -26,6 +26,9 @@ simulate: $(READY) ## train twenty clients in virtual time, on one thread
 
 live: $(READY) ## the same agents over a real MQTT broker, which it starts by itself
 	$(BIN)/hosfl live $(SCENARIO) $(OPTIONS)
+
+devices: $(READY) ## a whole deployment on this machine: mosquitto with TLS, every agent a process (needs mosquitto)
+	$(BIN)/hosfl devices $(OPTIONS)
 
 test: $(READY) ## the test-suite, without the long campaigns
 	$(BIN)/python -m pytest -m "not soak" $(PYTEST_OPTIONS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hosfl_async.cli.app import app
+from hosfl_async.cli.console import errors, wide
 from hosfl_async.cli.options import File, Overrides
 
 provision = typer.Typer(no_args_is_help=True, help="An operator's authority, the broker's files, and one kit of files for each device.")
@@ -75,3 +77,38 @@ def revoke(folder: Folder, names: Annotated[list[str], typer.Argument(help="Devi
         for name in names:
             typer.echo(f"{name}: {operator.revoke(name)} revoked")
     typer.echo(f"copy {folder}/broker/crl.pem to the broker and restart it: open connections end with it")
+
+
+@app.command()
+def devices(
+    file: File = Path("devices"),
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to create; the next free one in runs/ if left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Rehearse a deployment on this machine: mosquitto with mutual TLS, and every agent as a process with a kit of its own."""
+    from rich.table import Table
+
+    from hosfl_async.assembly import free_folder
+    from hosfl_async.process.rehearsal import rehearse
+    from hosfl_async.scenario import load_scenario, scenario_file
+
+    folder = out or free_folder(load_scenario(file, set_ or ()))
+    told = lambda line: errors.print(f"[dim]{line}[/dim]")  # noqa: E731
+    rehearsed = asyncio.run(rehearse(folder, scenario_file(file), tuple(set_ or ()), told))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("agent", "exit code", "version", "frames sent", "frames received", "last words"):
+        table.add_column(heading, justify="left" if heading in ("agent", "last words") else "right")
+    for agent in rehearsed.agents:
+        counts = agent.health.get("transport_counts", {})
+        last = (
+            "the run is over, parameters confirmed" if agent.code == 0 else agent.health.get("broken") or f"see {folder / agent.name}.log"
+        )
+        numbers = (agent.code, agent.health.get("version", ""), counts.get("sent", ""), counts.get("received", ""))
+        table.add_row(agent.name, *map(str, numbers), last)
+    wide().print(table)
+    shown = "none" if rehearsed.accuracy is None else f"{rehearsed.accuracy:.3f}"
+    typer.echo(f"accuracy {shown} after {rehearsed.client_steps:,} client steps; everything is in {folder}")
+    if not rehearsed.well:
+        raise typer.Exit(1)

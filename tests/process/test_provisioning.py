@@ -23,6 +23,7 @@ from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.broker.transport import Station
 from hosfl_async.errors import SettingsError, TransportError
 from hosfl_async.process import exits, load_process_settings
+from hosfl_async.process.rehearsal import rehearse
 from hosfl_async.provisioning.access import SERVICES, allows
 from hosfl_async.provisioning.authority import facts_of, issue
 from hosfl_async.provisioning.operator import Operator, Plan
@@ -317,3 +318,13 @@ def test_an_operators_folder_remembers_what_it_issued(tmp_path: Path) -> None:
     (tmp_path / "operator" / "operator.json").write_text("{}")
     with pytest.raises(SettingsError, match="not an operator's folder"):
         Operator(tmp_path / "operator")
+
+
+@pytest.mark.mosquitto
+@pytest.mark.soak
+def test_a_rehearsal_trains_and_everybody_ends_well(tmp_path: Path) -> None:
+    lines: list[str] = []
+    rehearsed = asyncio.run(rehearse(tmp_path / "out", SMALL, (), lines.append))
+    assert rehearsed.well and rehearsed.client_steps == 120
+    assert [agent.code for agent in rehearsed.agents] == [exits.FINISHED] * 6
+    assert any("client steps in the log" in line for line in lines)
