@@ -228,6 +228,7 @@ class ServerTrainer:
 
     def _back_propagate(self, activations: Tensor, labels: Tensor, lengths: Tensor | None, by_sample: Tensor | None = None) -> Dual:
         """``by_sample`` weighs each sample's loss; without it all count once."""
+        self._check_size(activations)
         self._gradient.fill(0)
         cut = activations.detach().requires_grad_()
         logits = self._logits(cut, lengths)
@@ -240,6 +241,15 @@ class ServerTrainer:
         if not isfinite(loss) or cut.grad is None:
             raise LearnerError(f"the loss is {loss}: nothing was changed")
         return Dual(cut.grad, loss, logits.detach())
+
+    def _check_size(self, activations: Tensor) -> None:
+        bound = self._settings.activation_rms_max
+        if bound and activations.numel():
+            largest = float(activations.detach().flatten(1).double().square().mean(dim=1).max().sqrt())
+            if largest > bound:
+                raise LearnerError(
+                    f"activations with a root mean square of {largest:.4g}, at most {bound:g} are allowed: nothing was changed"
+                )
 
 
 def client_gradient(half: Half, views: Views, batch: Tensor, dual: Tensor) -> Vector:

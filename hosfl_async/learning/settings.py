@@ -221,5 +221,8 @@ class FirstOrderSettings:
     """The learning rate falls linearly from the end of the warm-up to zero at this step, and is zero from then on. 0: it stays."""
     gradient_norm_max: Annotated[float, Ge(0)] = 0.0
     """A longer gradient is shortened to this Euclidean length, before its weight. 0: none is."""
+    activation_rms_max: Annotated[float, Ge(0)] = 0.0
+    """Activations of which one sample (of sequences: one token) has a larger root mean square are refused as malformed, so that nobody
+    throws the server half away by their size. 0: none are."""
     evaluation_batch: Annotated[int, Ge(1), Le(65536)] = 1024
     """Held-out samples evaluated in one forward pass."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from hosfl_async.errors import LearnerError, SettingsError
@@ -85,6 +87,23 @@ def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     assert ours.theta.tobytes() == before
     ours.backward(BATCH, LABELS)
     assert np.isfinite(ours.theta).all()
+
+
+@given(row=st.integers(0, 11), size=st.floats(2.001, 1e15), together=st.booleans())
+def test_one_sample_that_is_too_large_is_refused_and_changes_nothing(row: int, size: float, together: bool) -> None:
+    ours, _ = trainer(optimizer="adamw", activation_rms_max=2.0)
+    before = ours.theta.tobytes()
+    wild = BATCH.clone()
+    wild[row] *= size / wild[row].square().mean().sqrt()
+    for poisoned in (lambda: ours.backward(wild, LABELS), lambda: ours.evaluate_dual(wild, LABELS),
+                     lambda: ours.backward_together([(BATCH, LABELS, 1.0), (wild, LABELS, 1.0)]))[together * 2 :]:  # fmt: skip
+        with pytest.raises(LearnerError, match=r"root mean square of .*, at most 2 are allowed: nothing was changed"):
+            poisoned()
+    assert ours.theta.tobytes() == before
+    ours.backward(BATCH, LABELS)
+    free, _ = trainer(optimizer="adamw")
+    free.backward(BATCH, LABELS)
+    assert ours.theta.tobytes() == free.theta.tobytes(), "what is within the bound is trained on as without it"
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])

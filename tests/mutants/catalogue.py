@@ -103,6 +103,14 @@ MUTANTS = (
         tests=("live/test_gate.py",),
     ),
     Mutant(
+        name="size_of_activations_on_the_average",
+        why="One wild sample among many must be refused; here it hides in the mean of its batch.",
+        file="learning/first_order.py",
+        old=".square().mean(dim=1).max().sqrt()",
+        new=".square().mean().sqrt()",
+        tests=("learning/test_first_order.py",),
+    ),
+    Mutant(
         name="fencing_off",
         why="Only the latest incarnation counts; here a former life's steps are admitted under the names of the new one.",
         file="agents/membership.py",
