@@ -682,4 +682,20 @@ MUTANTS = (
         new="if called:",
         tests=("learning/test_layerwise_prober.py",),
     ),
+    Mutant(
+        name="a_doctor_who_throws_the_patient_out",
+        why="A second connection under the name of an agent that works ends the agent's own.",
+        file="process/doctor.py",
+        old="    except OSError:\n        return True\n    finally:",
+        new="    except OSError:\n        return False\n    finally:",
+        tests=("process/test_doctor.py",),
+    ),
+    Mutant(
+        name="any_answer_is_a_good_answer",
+        why="The aggregator answers and says that this machine replays to other digests: that is no good news.",
+        file="process/doctor.py",
+        old='if message.reason == "golden_differs" and',
+        new='if message.reason == "fleet_full" and',
+        tests=("process/test_doctor.py",),
+    ),
 )
