@@ -67,11 +67,12 @@ def test_the_simulator_and_the_live_host_agree(tmp_path: Path) -> None:
 
     assert live["first"] == simulated["first"] and live["first"]["version"] == live["first"]["server_steps"] == 0
     assert live["digests_agree"] and live["client_steps"] == simulated["client_steps"] == 500
-    for counted in ("messages", "bytes"):
-        assert live[counted].keys() == simulated[counted].keys()
-        for kind, number in simulated[counted].items():
-            allowed = 20 if counted == "messages" and number < RARE else 0.1 * number
-            assert abs(live[counted][kind] - number) <= allowed, (kind, live[counted][kind], number)
+    assert live["bytes"].keys() == simulated["bytes"].keys()
+    for kind, number in simulated["bytes"].items():
+        assert abs(live["bytes"][kind] - number) <= 0.1 * number, (kind, live["bytes"][kind], number)
+    for kind in live["messages"].keys() | simulated["messages"].keys():  # of a rare kind one side may have none: a step that came too late
+        sent, number = (run["messages"].get(kind, 0) for run in (live, simulated))
+        assert abs(sent - number) <= (20 if number < RARE else 0.1 * number), (kind, sent, number)
     assert abs(live["accuracy_final"] - simulated["accuracy_final"]) <= 0.02
 
 
