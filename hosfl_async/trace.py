@@ -161,23 +161,44 @@ def read_trace(path: Path | str) -> Iterator[TraceRecord]:
 
     Raises ``CodecError`` if the file is no journal, or a whole chunk does not decode.
     """
-    with Path(path).open("rb") as file:
-        title = file.read(len(_TITLE))
-        if title != _TITLE[: len(title)]:
-            raise CodecError(f"{path}: not a journal of a run; expected it to begin with {_TITLE[1:].decode()!r}")
-        while len(head := file.read(_CHUNK_HEAD.size)) == _CHUNK_HEAD.size:
-            place = file.tell() - _CHUNK_HEAD.size
+    tail = TraceTail(path)
+    while records := tail.more():
+        yield from records
+
+
+class TraceTail:
+    """Reads a journal that may still grow: every call of ``more`` gives the next whole chunk."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = Path(path)
+        self._place = 0
+
+    def more(self) -> list[TraceRecord]:
+        """Records of the next chunk; empty if no whole one is there yet. Raises ``CodecError`` as ``read_trace`` does."""
+        with self._path.open("rb") as file:
+            if self._place == 0:
+                title = file.read(len(_TITLE))
+                if title != _TITLE[: len(title)]:
+                    raise CodecError(f"{self._path}: not a journal of a run; expected it to begin with {_TITLE[1:].decode()!r}")
+                if len(title) < len(_TITLE):
+                    return []
+                self._place = len(_TITLE)
+            file.seek(self._place)
+            head = file.read(_CHUNK_HEAD.size)
+            if len(head) < _CHUNK_HEAD.size:
+                return []
             tag, length = _CHUNK_HEAD.unpack(head)
             if tag != _CHUNK_TAG or length > CHUNK_BYTES_MAX:
-                raise CodecError(f"{path}: damaged at byte {place}: expected a chunk, found {head.hex()}")
+                raise CodecError(f"{self._path}: damaged at byte {self._place}: expected a chunk, found {head.hex()}")
             chunk = file.read(length)
-            if len(chunk) < length:
-                return
-            try:
-                records = _CHUNK.decode(chunk)
-            except (MsgspecError, ValueError, RecursionError) as error:
-                raise CodecError(f"{path}: damaged in the chunk at byte {place}: {str(error)[:200]}") from None
-            yield from records
+        if len(chunk) < length:
+            return []
+        try:
+            records = _CHUNK.decode(chunk)
+        except (MsgspecError, ValueError, RecursionError) as error:
+            raise CodecError(f"{self._path}: damaged in the chunk at byte {self._place}: {str(error)[:200]}") from None
+        self._place += _CHUNK_HEAD.size + length
+        return records
 
 
 def parse_step(text: str) -> StepId:

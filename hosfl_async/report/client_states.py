@@ -62,6 +62,10 @@ class ClientCourse:
             return "catching up"
         return "waiting for the dual" if self._dual else "waiting otherwise"
 
+    @property
+    def awaits_dual(self) -> bool:
+        return self._dual
+
     def meet(self, record: TraceRecord, keep: bool) -> None:
         """Take in one record of this client."""
         before = self.state

@@ -698,4 +698,12 @@ MUTANTS = (
         new='if message.reason == "fleet_full" and',
         tests=("process/test_doctor.py",),
     ),
+    Mutant(
+        name="a_watch_that_never_sees_the_answer",
+        why="Whoever was sent the newest page lags no longer; here lag only grows.",
+        file="report/following.py",
+        old="self._paged[record.peer] = self._version",
+        new="self._paged[record.peer] = 0",
+        tests=("test_watching.py",),
+    ),
 )

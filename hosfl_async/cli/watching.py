@@ -1,0 +1,127 @@
+"""A run while it goes on, in the terminal."""
+
+from __future__ import annotations
+
+from time import sleep
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from hosfl_async.cli.app import app
+from hosfl_async.cli.options import Run
+
+if TYPE_CHECKING:
+    from hosfl_async.assembly.watching import Watched
+    from hosfl_async.report.following import ClientLook, Look
+
+SHOWN_MAX = 16
+"""Clients in the table: those that lag most."""
+
+COLOURS = {
+    "computing": "green",
+    "waiting for the dual": "yellow",
+    "catching up": "cyan",
+    "waiting otherwise": "blue",
+    "offline": "red",
+}
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+@app.command()
+def watch(
+    run: Run,
+    every_s: Annotated[float, typer.Option("--every", help="Seconds between two looks.", min=0.1, max=3600)] = 0.5,
+    once: Annotated[bool, typer.Option("--once", help="One look, and no more.")] = False,
+) -> None:
+    """Follow a run in the terminal, simulated or live, by its growing folder; it only reads. Ends with the run, or with Ctrl-C."""
+    from hosfl_async.assembly.watching import FolderWatch
+
+    folder = FolderWatch(run)
+    seen = folder.look()
+    if once:
+        while not seen.caught_up:
+            seen = folder.look()
+        Console(highlight=False).print(screen(seen))
+        return
+    with Live(screen(seen), console=Console(highlight=False), auto_refresh=False) as shown:
+        while seen.ended is None or not seen.caught_up:
+            sleep(0 if not seen.caught_up else every_s)
+            seen = folder.look()
+            shown.update(screen(seen), refresh=True)
+
+
+def screen(seen: Watched) -> Group:
+    """Everything that is shown, one below the other."""
+    parts: list[Text | Table] = [_title(seen), _figures(seen)]
+    if seen.journal:
+        parts += [_states(seen.look), _clients(seen.look)]
+    else:
+        parts.append(Text("this run keeps no journal: nothing is known of its clients", style="dim"))
+    return Group(*parts)
+
+
+def _title(seen: Watched) -> Text:
+    state = "going on" if seen.ended is None else "ended"
+    return Text.assemble((seen.scenario, "bold"), f", seed {seen.seed}: {state} at {seen.look.time_s:,.1f} s modelled time")
+
+
+def _figures(seen: Watched) -> Table:
+    look, points = seen.look, seen.evaluations
+    table = Table.grid(padding=(0, 2))
+    rows = {
+        "accuracy": f"{points[-1].accuracy:.4f}, best {max(each.accuracy for each in points):.4f}  {_line(seen)}" if points else "none yet",
+        "client steps": f"{look.client_steps:,} of {seen.client_steps_wanted:,}, {look.steps_per_s:,.2f} a modelled second",
+        "log": f"version {look.version:,}{_digest(seen)}",
+        "staleness": f"mean {look.staleness_mean_versions:.2f}, max {look.staleness_max_versions} versions",
+        "duals in flight": f"{look.duals_in_flight:,} (split server did {look.server_steps:,} steps)",
+        "trouble": f"{look.refusals:,} refused, {look.lost:,} messages lost",
+    }
+    for name, value in rows.items():
+        table.add_row(Text(name, style="dim"), Text(value))
+    return table
+
+
+def _digest(seen: Watched) -> str:
+    if seen.ended is None:
+        return ""
+    agree = "digests agree" if seen.ended.digests_agree else "DIGESTS DIFFER"
+    return f"; {seen.ended.clients_confirmed} of {seen.ended.clients} clients confirmed {str(seen.ended.digest)[:12]}, {agree}"
+
+
+def _line(seen: Watched) -> str:
+    """The curve in one line: at most 40 evaluations, between 0 and 1."""
+    points = seen.evaluations
+    chosen = points if len(points) <= 40 else [points[round(place * (len(points) - 1) / 39)] for place in range(40)]
+    return "".join(_BARS[min(7, max(0, int(each.accuracy * 8)))] for each in chosen)
+
+
+def _states(look: Look) -> Text:
+    """One mark for each client, in its state's colour, up to a few lines; then how many there are in each."""
+    marks = Text()
+    if len(look.clients) <= 400:
+        for client in look.clients:
+            marks.append("■", COLOURS[client.state])
+        marks.append("\n")
+    for state, number in look.states.items():
+        marks.append("■ ", COLOURS[state])
+        marks.append(f"{number:,} {state}   ")
+    return marks
+
+
+def _clients(look: Look) -> Table:
+    worst: list[ClientLook] = sorted(look.clients, key=lambda client: -client.lag_versions)[:SHOWN_MAX]
+    title = f"the {len(worst)} clients that lag most, of {len(look.clients):,}" if len(worst) < len(look.clients) else ""
+    table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("client", "state"):
+        table.add_column(name)
+    for name in ("lag, versions", "in the log", "refused"):
+        table.add_column(name, justify="right")
+    table.add_column("latest step")
+    for each in worst:
+        colour = COLOURS[each.state]
+        table.add_row(each.name, Text(each.state, colour), str(each.lag_versions), str(each.steps), str(each.refused), each.step)
+    return table
