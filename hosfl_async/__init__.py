@@ -2,9 +2,9 @@
 
 ::
 
-    from hosfl_async import Scenario, simulate
+    from hosfl_async import simulate
 
-    run = simulate(Scenario.load("quickstart"))
+    run = simulate("quickstart")
     print(run.accuracy_final, run.accuracy_frozen_control)
 
 These names are the public interface; everything else may change. They are imported when first used, so that ``import hosfl_async``

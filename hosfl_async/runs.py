@@ -2,9 +2,9 @@
 
 ::
 
-    from hosfl_async import Scenario, compare, simulate
+    from hosfl_async import compare, simulate
 
-    run = simulate(Scenario.load("quickstart", {"aggregator.client_steps": 500}))
+    run = simulate("quickstart", settings={"aggregator.client_steps": 500})
     run.accuracy_final, run.accuracy_frozen_control
     run.frame()          # the curve as a pandas data frame
     run                  # in a notebook: table and picture
@@ -60,7 +60,7 @@ def simulate(
 ) -> Run:
     """Run a scenario in virtual time, and its frozen-client control beside it.
 
-    ``scenario``: one that is loaded, a file, or a name of the gallery. ``settings``: what replaces the file's, as for ``Scenario.load``.
+    ``scenario``: one that is loaded, a file, or a name of the gallery. ``settings``: what replaces the file's, as for ``load_scenario``.
     ``folder``: where the run folder is made; without it, one that lives as long as the ``Run``. ``progress``: whether a line tells how
     far the run is, or who is told; left out, a notebook shows it and a script does not.
 
@@ -196,9 +196,9 @@ class Compared:
 
 def _loaded(scenario: Scenario | str | Path, settings: Mapping[str, Any] | None, seed: int | None) -> Scenario:
     if not isinstance(scenario, Scenario):
-        return load_scenario(scenario, _overrides(settings), seed)
+        return load_scenario(scenario, settings or {}, seed)
     if settings or seed is not None:
-        raise SettingsError("settings", "this scenario is loaded already", mend="give them to Scenario.load, or give the file")
+        raise SettingsError("settings", "this scenario is loaded already", mend="give them to load_scenario, or give the file")
     return scenario
 
 

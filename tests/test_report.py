@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hosfl_async import Run, Scenario, SettingsError, simulate
+from hosfl_async import Run, SettingsError, load_scenario, simulate
 from hosfl_async.assembly.reporting import report
 from hosfl_async.report import client_states
 from hosfl_async.report.client_states import STATES, closer_look, courses, followed
@@ -113,7 +113,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     base = {"about": WORDS} | SMALL
     wanted = {"a": (base, 0), "b": (base, 1), "c": (base | {"shared.probes": 3}, 0)}
     for name, (settings, seed) in wanted.items():
-        simulate(Scenario.load("quickstart", settings, seed=seed), folder=place / name, control=name == "a")
+        simulate(load_scenario("quickstart", settings, seed=seed), folder=place / name, control=name == "a")
     return [place / name for name in wanted]
 
 

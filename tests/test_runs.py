@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hosfl_async import Compared, Run, Scenario, SettingsError, compare, gallery, load_scenario, simulate
+from hosfl_async import Compared, Run, SettingsError, compare, gallery, load_scenario, simulate
 
 SMALL = {"aggregator.client_steps": 60, "shared.probes": 2, "server.evaluate_every_steps": 20, "expect.accuracy_min": 0.0}
 
@@ -59,7 +59,7 @@ def test_a_folder_of_its_own_goes_with_the_run_and_one_that_was_named_stays(tmp_
 
 def test_progress_is_told_to_whoever_asks(capsys: pytest.CaptureFixture[str]) -> None:
     lines: list[str] = []
-    small = Scenario.load("quickstart", SMALL | {"aggregator.client_steps": 5})
+    small = load_scenario("quickstart", SMALL | {"aggregator.client_steps": 5})
     simulate(small, control=False, progress=lines.append)
     assert any("step 5/5" in line for line in lines)
     simulate(small, control=False)
@@ -86,7 +86,7 @@ def test_the_gallery_is_known_by_name() -> None:
     assert {"quickstart", "stragglers", "synchronous"} <= set(gallery())
     for name, file in gallery().items():
         assert load_scenario(name) == load_scenario(file)
-    assert Scenario.load("stragglers", {"fleet[0].count": 3}, seed=9).seed == 9
+    assert load_scenario("stragglers", {"fleet[0].count": 3}, seed=9).seed == 9
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_gallery_is_known_by_name() -> None:
     [
         (lambda: simulate("quikstart"), "no such scenario"),
         (lambda: simulate("quickstart", settings={"aggregator.client_step": 5}), "client_steps"),
-        (lambda: simulate(Scenario.load("quickstart"), seed=4), "loaded already"),
+        (lambda: simulate(load_scenario("quickstart"), seed=4), "loaded already"),
         (lambda: Run("nowhere"), "not a run folder"),
         (lambda: Compared("nowhere"), "not a comparison"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hosfl_async import Run, Scenario, SettingsError, simulate
+from hosfl_async import Run, SettingsError, load_scenario, simulate
 from hosfl_async.assembly.folder import METRICS, SUMMARY, TRACE
 from hosfl_async.assembly.watching import FolderWatch, Watched
 from hosfl_async.cli import app
@@ -21,7 +21,7 @@ SMALL = {"aggregator.client_steps": 120, "shared.probes": 2, "server.evaluate_ev
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return simulate(Scenario.load("quickstart", SMALL), folder=tmp_path_factory.mktemp("watched") / "run", control=False)
+    return simulate(load_scenario("quickstart", SMALL), folder=tmp_path_factory.mktemp("watched") / "run", control=False)
 
 
 def to_the_end(watch: FolderWatch) -> Watched:

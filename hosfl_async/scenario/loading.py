@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path as FilePath
@@ -25,17 +25,19 @@ from hosfl_async.scenario.methods import defaults_of_method, fixed_by_method
 from hosfl_async.scenario.problems import Path, Source, dotted, explain, found
 from hosfl_async.scenario.schema import SHARED, Scenario, adapter
 from hosfl_async.scenario.shares import count_shares
+from hosfl_async.scenario.writing import toml_value
 
 _OVERRIDE = re.compile(r"[\w-]+(\[\d+\])*(\.[\w-]+(\[\d+\])*)*", re.ASCII)
 
 
-def load_scenario(path: str | FilePath, overrides: Sequence[str] = (), seed: int | None = None) -> Scenario:
+def load_scenario(path: str | FilePath, overrides: Sequence[str] | Mapping[str, Any] = (), seed: int | None = None) -> Scenario:
     """Read the scenario file ``path``, or the scenario of the gallery with this name.
 
-    ``overrides``, such as ``"fleet[0].count=3"``, and ``seed`` are put in their places.
+    ``overrides``, such as ``"fleet[0].count=3"`` or ``{"fleet[0].count": 3}``, and ``seed`` are put in their places.
     Raises ``SettingsError``; one that names several problems lists them line by line.
     """
-    scenario, problems = _load(path, overrides, seed)
+    texts = [f"{key}={toml_value(value)}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
+    scenario, problems = _load(path, texts, seed)
     if len(problems) > 1:
         raise SettingsError(str(path), "\n  ".join([f"{len(problems)} problems", *map(str, problems)]))
     if problems:

@@ -7,10 +7,9 @@ copies it into their structs, and a scenario file may not repeat it there. ``met
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Le, MinLen
@@ -152,17 +151,6 @@ class Scenario:
     broker: BrokerSettings = field(default_factory=BrokerSettings)
     live: LiveSettings = field(default_factory=LiveSettings)
     expect: Expectations = field(default_factory=Expectations)
-
-    @classmethod
-    def load(cls, file: str | Path, settings: Mapping[str, Any] | None = None, *, seed: int | None = None) -> Scenario:
-        """Read a scenario file, or the scenario of the gallery with this name.
-
-        ``settings``: dotted keys and the values that replace the file's, such as ``{"fleet[0].count": 3}``. Raises ``SettingsError``.
-        """
-        from hosfl_async.scenario.loading import load_scenario  # which builds upon this module
-        from hosfl_async.scenario.writing import toml_value
-
-        return load_scenario(file, [f"{key}={toml_value(value)}" for key, value in (settings or {}).items()], seed)
 
     @property
     def clients(self) -> int:
