@@ -73,7 +73,9 @@ def test_the_simulator_and_the_live_host_agree(tmp_path: Path) -> None:
     for kind in live["messages"].keys() | simulated["messages"].keys():  # of a rare kind one side may have none: a step that came too late
         sent, number = (run["messages"].get(kind, 0) for run in (live, simulated))
         assert abs(sent - number) <= (20 if number < RARE else 0.1 * number), (kind, sent, number)
-    assert abs(live["accuracy_final"] - simulated["accuracy_final"]) <= 0.02
+    # A machine that cannot keep the modelled pace runs another scenario: slower devices, another order. It is held to what that costs.
+    kept_pace = live["modelled_time_s"] <= 1.25 * simulated["modelled_time_s"]
+    assert abs(live["accuracy_final"] - simulated["accuracy_final"]) <= (0.02 if kept_pace else 0.06)
 
 
 def test_an_interrupted_live_run_ends_in_good_order(tmp_path: Path) -> None:
