@@ -48,6 +48,7 @@ from hosfl_async.live.gate import Gate
 from hosfl_async.live.job_worker import JobWorker
 from hosfl_async.live.outgoing import Outgoing
 from hosfl_async.live.pace import Pace, RealPace, WallClock
+from hosfl_async.live.roll import Roll
 from hosfl_async.live.settings import LiveSettings
 from hosfl_async.live.tally import Tally
 from hosfl_async.trace import TraceWriter, steps_of
@@ -108,9 +109,11 @@ class LiveHost:
         on_record: Callable[[float, str, Record], None] | None = None,
         lingers: bool = False,
         validate: bool = False,
+        roll: Roll | None = None,
     ) -> None:
         self.agent, self.learner, self.transport = agent, learner, transport
         self.tally = Tally()
+        self.roll = roll
         self.settings = settings or LiveSettings()
         self._clock = clock or WallClock(self.settings.time_scale)
         self._pace = pace or RealPace()
@@ -280,6 +283,8 @@ class LiveHost:
     def _decide(self, event: Event, now_s: float) -> list[Effect]:
         try:
             effects = self.agent.handle(event, now_s)
+            if self.roll is not None:
+                self.roll.decided(event, effects)
             if self._validate:
                 self.agent.validate()
             return effects
@@ -300,7 +305,7 @@ class LiveHost:
 
     def _on_frame(self, sender: str, frame: bytes) -> None:
         if not self._gate.admits(sender, time.monotonic()):
-            self.tally.counts["rate_limited"] += 1
+            self._turn_away(sender, "rate_limited")
             return
         try:
             payload = self._reassembler.offer(sender, frame)
@@ -308,18 +313,23 @@ class LiveHost:
                 return
             named, message = self._decoder.decode(payload)
         except CodecError as error:
-            self.tally.counts["refused"] += 1
+            self._turn_away(sender, "refused")
             self._gate.blame(sender, time.monotonic())
             self._note("refused", peer=sender, size=len(frame), values={"reason": str(error)})
             return
         if named != sender:
-            self.tally.counts["impostor"] += 1
+            self._turn_away(sender, "impostor")
             self._gate.blame(sender, time.monotonic())
             self._note("refused", type(message).__name__, peer=sender, size=len(payload), values={"reason": f"claims to be {named}"})
             return
         self.tally.counts["delivered"] += 1
         self._note("delivered", type(message).__name__, message, sender, len(payload))
         self._feed(Received(sender, message))
+
+    def _turn_away(self, sender: str, why: str) -> None:
+        self.tally.counts[why] += 1
+        if self.roll is not None:
+            self.roll.turned_away(sender, "unreadable" if why == "refused" else why)
 
     def _on_timer(self, name: str) -> None:
         del self._timers[name]

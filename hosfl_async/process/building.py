@@ -15,6 +15,7 @@ from hosfl_async.errors import SettingsError
 from hosfl_async.live.host import LiveHost
 from hosfl_async.live.job_worker import JobWorker
 from hosfl_async.live.pace import WallClock
+from hosfl_async.live.roll import Roll
 from hosfl_async.log_store import LogStore
 from hosfl_async.messages import CLIENTS
 from hosfl_async.outbox_store import OutboxStore
@@ -61,6 +62,7 @@ def build_host(
         trace=trace,
         on_record=record_teller(log),
         lingers=role != "client",
+        roll=Roll() if role == "aggregator" else None,
     )
 
 

@@ -18,9 +18,12 @@ from hosfl_async.process import exits
 from hosfl_async.process.building import build_host
 from hosfl_async.process.logs import process_log, tell
 from hosfl_async.process.settings import ProcessSettings, Role, scenario_for
-from hosfl_async.process.state import StateFolder, hold_state
+from hosfl_async.process.state import FLEET, StateFolder, hold_state
 from hosfl_async.process.status import status_of
 from hosfl_async.trace import TraceWriter
+
+FLEET_EVERY_S = 5.0
+"""Seconds between two writings of the fleet's roll."""
 
 
 def run_agent(role: Role, settings: ProcessSettings) -> int:
@@ -60,6 +63,10 @@ def _watchers(host: LiveHost, settings: ProcessSettings, state: StateFolder, log
     if health.port is not None:
         opened = partial(tell, log, logging.INFO, "health", agent=host.agent.name)
         watchers.append(partial(serve_port, health.port, report, lambda port: opened(port=port)))
+    if host.roll is not None:
+        agent: Any = host.agent
+        roll = host.roll
+        watchers.append(partial(keep_file, state / FLEET, lambda: roll.told(agent.log.head, agent.steps_in_log), FLEET_EVERY_S))
     return tuple(watchers)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from hosfl_async.durable_files import write_durably
 from hosfl_async.errors import LogError, SettingsError
 
-LOCK, BOOT = "lock", "boot"
+LOCK, BOOT, FLEET = "lock", "boot", "fleet.json"
 
 
 class StateFolder:

@@ -706,4 +706,12 @@ MUTANTS = (
         new="self._paged[record.peer] = 0",
         tests=("test_watching.py",),
     ),
+    Mutant(
+        name="who_is_lost_is_here",
+        why="A device whose connection is gone must not be shown as present.",
+        file="live/roll.py",
+        old="                gone.present = False",
+        new="                gone.present = True",
+        tests=("live/test_roll.py",),
+    ),
 )

@@ -55,6 +55,30 @@ def test_a_sound_device_is_well_and_has_changed_nothing(deployed: tuple[Operator
     assert not json.loads(health.read_text())["agent_counts"]["joined"]
 
 
+def test_the_fleet_is_told_from_the_aggregators_machine(
+    deployed: tuple[Operator, SecureMosquitto], capsys: pytest.CaptureFixture[str]
+) -> None:
+    operator, _ = deployed
+    assert looks(kit(operator, "client-4"))["access"].state == "ok"
+    home = kit(operator, "aggregator")
+
+    def listed() -> bool:
+        return "client-4" in json.loads((home / "state" / "fleet.json").read_text())["devices"]
+
+    until(listed, "client-4 on the roll")
+    row = json.loads((home / "state" / "fleet.json").read_text())["devices"]["client-4"]
+    assert row["refused"] == {"initial_differs": 1} and row["incarnation"] is None and row["heard_s"] > 1.7e9
+    assert guarded_code("fleet", "--config", str(home / "settings.toml")) == 0
+    said = capsys.readouterr().out
+    assert "client-4" in said and "initial_differs 1" in said and "version 0, 0 client steps" in said
+
+
+def test_the_fleet_is_not_told_where_nothing_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Operator.create(tmp_path / "operator", Plan("spring", SMALL, "mqtts://127.0.0.1:1")) as operator:
+        assert guarded_code("fleet", "--config", str(kit(operator, "aggregator") / "settings.toml")) == 2
+    assert "no roll of the fleet" in capsys.readouterr().err
+
+
 def test_other_digests_than_the_aggregators_are_told(deployed: tuple[Operator, SecureMosquitto], monkeypatch: pytest.MonkeyPatch) -> None:
     operator, _ = deployed
     monkeypatch.setattr(doctor, "replay_proof", lambda *_: bytes(range(32)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import ssl
@@ -235,6 +236,10 @@ def test_a_provisioned_run_trains_over_mutual_tls(forks: Zygote, tmp_path: Path)
         for name in SERVICES:
             os.kill(pids[name], signal.SIGTERM)
             assert forks.code(pids[name]) == exits.FINISHED
+        roll = json.loads((kit(operator, "aggregator") / "state" / "fleet.json").read_text())
+        devices = {name: row for name, row in roll["devices"].items() if name not in SERVICES}
+        assert sorted(devices) == [f"client-{number}" for number in range(1, 5)]
+        assert roll["client_steps"] >= 120 and all(row["incarnation"] == 1 and row["accepted_answers"] for row in devices.values())
     finally:
         for pid in pids.values():
             if not forks.ended(pid):
