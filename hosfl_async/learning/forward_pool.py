@@ -5,7 +5,7 @@ when it is computed. In the simulator many clients have begun one at the same ve
 computes those of up to ``together_max`` of them: their batches one after another, one pass through the client half.
 
 Rows of a matrix product are bit-equal to the same rows alone only if the library happens to run the same kernel for both sizes. That
-held on every machine and shape we tried (the tests say so for the machine they run on), and nobody promises it; so this is behind a
+held for the shapes tried once on one machine (docs/results.md), and nobody promises it; so this is behind a
 switch (``simulation.forwards_together_max``), and activations may differ by rounding, ``TOLERANCE`` of the largest of them. Equal runs with
 the same switch stay equal.
 """
