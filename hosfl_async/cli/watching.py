@@ -125,3 +125,20 @@ def _clients(look: Look) -> Table:
         colour = COLOURS[each.state]
         table.add_row(each.name, Text(each.state, colour), str(each.lag_versions), str(each.steps), str(each.refused), each.step)
     return table
+
+
+@app.command()
+def dashboard(
+    run: Run,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 takes a free one.", min=0, max=65535)] = 8770,
+    every_s: Annotated[float, typer.Option("--every", help="Seconds between two looks.", min=0.1, max=3600)] = 0.5,
+) -> None:
+    """Follow a run in the browser, by its growing folder: served on this machine alone, and only to read. Ctrl-C ends it, never the run."""
+    from hosfl_async.assembly.dashboard import Dashboard
+
+    with Dashboard(run, port, every_s) as server:
+        typer.echo(server.url)
+        try:
+            server.serve_forever()
+        finally:
+            server.over.set()

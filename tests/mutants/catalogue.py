@@ -714,4 +714,12 @@ MUTANTS = (
         new="                gone.present = True",
         tests=("live/test_roll.py",),
     ),
+    Mutant(
+        name="a_dashboard_for_everyone",
+        why="A page from elsewhere whose name was pointed at this machine reads along.",
+        file="assembly/dashboard.py",
+        old='if host not in (HOST, "localhost"):',
+        new="if not host:",
+        tests=("test_dashboard.py",),
+    ),
 )

@@ -1,0 +1,213 @@
+"""The dashboard: its answers over HTTP, and its page in a real browser, held against summary.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from hosfl_async import Run, SettingsError, load_scenario, simulate
+from hosfl_async.assembly.dashboard import CLIENTS_SHOWN_MAX, STREAMS_MAX, Dashboard
+from hosfl_async.assembly.folder import METRICS, SUMMARY, TRACE
+from hosfl_async.scenario import to_toml
+
+SMALL = {"aggregator.client_steps": 120, "shared.probes": 2, "server.evaluate_every_steps": 20, "expect.accuracy_min": 0.0}
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync", "--window-size=1400,1000"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    scenario = load_scenario("quickstart", SMALL)
+    return simulate(scenario, folder=tmp_path_factory.mktemp("dashboard") / "run", control=False)
+
+
+@contextmanager
+def served(folder: Path, port: int = 0) -> Iterator[Dashboard]:
+    with Dashboard(folder, port, every_s=0.1) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.over.set()
+            server.shutdown()
+            thread.join()
+
+
+def ask(server: Dashboard, path: str, host: str = "localhost", method: str = "GET") -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+    connection.request(method, path, headers={"Host": host})
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def test_a_look_and_a_story_and_nothing_else(run: Run) -> None:
+    with served(run.folder) as server:
+        status, text = ask(server, "/look.json")
+        look = json.loads(text)
+        assert (status, look["look"]["client_steps"], look["look"]["version"]) == (200, run.summary.client_steps, run.summary.version)
+        status, story = ask(server, "/story?client=client-3")
+        assert status == 200
+        assert "client-3" in story
+        assert ask(server, "/story?client=../../etc/passwd")[0] == 404
+        assert ask(server, "/log.sqlite")[0] == 404
+        assert ask(server, "/look.json", host="elsewhere.example")[0] == 403
+        assert ask(server, "/look.json", method="POST")[0] == 501
+
+
+def test_streams_are_bounded(run: Run) -> None:
+    with served(run.folder) as server:
+        connections = [socket.create_connection(server.server_address[:2], timeout=20) for _ in range(STREAMS_MAX)]
+        for each in connections:
+            each.sendall(b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert b"200" in each.recv(64)
+        assert ask(server, "/events")[0] == 503
+        server.over.set()
+        for each in connections:
+            each.close()
+
+
+def test_a_large_fleet_is_shown_in_part(run: Run, tmp_path: Path) -> None:
+    scenario = load_scenario("fleet_10k")
+    (tmp_path / "scenario.toml").write_text(to_toml(scenario), encoding="utf-8")
+    server = Dashboard(tmp_path)
+    try:
+        look = json.loads(server.look())
+        assert len(look["look"]["clients"]) == CLIENTS_SHOWN_MAX
+        assert sum(look["look"]["states"].values()) == 10_000
+    finally:
+        server.server_close()
+
+
+def test_a_port_in_use_is_one_line(run: Run) -> None:
+    with served(run.folder) as server, pytest.raises(SettingsError, match="choose another"):
+        Dashboard(run.folder, server.server_address[1])
+
+
+class Browser:
+    """Debian's Chromium by its WebDriver: five of its words."""
+
+    def __init__(self, port: int, profile: Path) -> None:
+        self._port, self._base = port, ""
+        options = {"args": [*FLAGS, f"--user-data-dir={profile}"]}
+        made = self._say("POST", "/session", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}})
+        self._base = f"/session/{made['sessionId']}"
+
+    def _say(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
+        connection.request(method, self._base + path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        value = json.loads(answer.read())["value"]
+        assert answer.status == 200, value
+        return value
+
+    def open(self, url: str) -> None:
+        self._say("POST", "/url", {"url": url})
+
+    def do(self, script: str) -> Any:
+        return self._say("POST", "/execute/sync", {"script": script, "args": []})
+
+    def click(self, css: str) -> None:
+        found = self._say("POST", "/element", {"using": "css selector", "value": css})[ELEMENT]
+        self._say("POST", f"/element/{found}/click", {})
+
+    def click_corner(self, name: str) -> None:
+        """Five pixels inside the upper left corner."""
+        x, y = self.do(f"const box = document.getElementById('{name}').getBoundingClientRect(); return [box.x, box.y]")
+        move = {"type": "pointerMove", "duration": 0, "origin": "viewport", "x": int(x) + 5, "y": int(y) + 5}
+        steps = [move, {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
+        self._say("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": steps}]})
+
+    def screenshot(self) -> str:
+        return str(self._say("GET", "/screenshot"))
+
+    def close(self) -> None:
+        self._say("DELETE", "")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = shutil.which("chromedriver")
+    if program is None:
+        if os.environ.get("HOSFL_REQUIRE_CHROMIUM"):
+            pytest.fail("chromedriver is missing: apt-get install chromium chromium-driver")
+        pytest.skip("needs Debian's chromium and chromium-driver")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen([program, f"--port={port}"], stdout=subprocess.DEVNULL) as driver:
+        try:
+            wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+            opened = Browser(port, tmp_path_factory.mktemp("profile"))
+            yield opened
+            opened.close()
+        finally:
+            driver.terminate()
+
+
+def wait_for(holds: Callable[[], Any], most_s: float = 30.0) -> None:
+    end = time.monotonic() + most_s
+    while not holds():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.1)
+
+
+def text_of(browser: Browser, name: str) -> str:
+    return str(browser.do(f"return document.getElementById('{name}').textContent"))
+
+
+def test_in_a_browser_the_page_says_what_the_summary_says(run: Run, browser: Browser, tmp_path: Path) -> None:
+    summary = run.summary
+    with served(run.folder) as server:
+        browser.open(server.url)
+        wait_for(lambda: text_of(browser, "steps") == f"{summary.client_steps:,}")
+        assert text_of(browser, "accuracy") == f"{summary.accuracy_final:.4f}"
+        assert text_of(browser, "version") == f"{summary.version:,}"
+        assert text_of(browser, "staleness") == f"{summary.staleness.mean:.2f}"
+        assert text_of(browser, "digest").startswith(f"digests agree: {str(summary.digest)[:12]}")
+        browser.do("document.querySelector('[data-client=client-4]').scrollIntoView({block: 'center'})")
+        browser.click("[data-client=client-4]")
+        wait_for(lambda: "client-4" in text_of(browser, "story"))
+        assert text_of(browser, "who") == "client-4"
+        browser.do("window.scrollTo(0, 0)")
+        browser.click_corner("map")
+        wait_for(lambda: text_of(browser, "who") == "client-1")
+        assert browser.do("return document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
+        assert len(browser.screenshot()) > 10_000
+
+
+def test_in_a_browser_the_page_grows_with_the_run_and_its_words_do_no_harm(run: Run, browser: Browser, tmp_path: Path) -> None:
+    words = "<img src=x onerror=\"document.title='harm'\"><script>document.title='harm'</script>"
+    (tmp_path / "scenario.toml").write_text(to_toml(replace(run.scenario, about=words)), encoding="utf-8")
+    shutil.copy(run.folder / METRICS, tmp_path)
+    whole = (run.folder / TRACE).read_bytes()
+    (tmp_path / TRACE).write_bytes(whole[: len(whole) // 2])
+    with served(tmp_path) as server:
+        browser.open(server.url)
+        wait_for(lambda: "going on" in text_of(browser, "state"))
+        before = int(text_of(browser, "steps").replace(",", ""))
+        assert 0 < before < run.summary.client_steps
+        assert "onerror" in text_of(browser, "about"), "as text"
+        (tmp_path / TRACE).write_bytes(whole)
+        shutil.copy(run.folder / SUMMARY, tmp_path)
+        wait_for(lambda: text_of(browser, "steps") == f"{run.summary.client_steps:,}")
+        wait_for(lambda: "ended" in text_of(browser, "state"))
+        assert browser.do("return document.title") == "hosfl dashboard"
+        port = server.server_address[1]
+    wait_for(lambda: "does not answer" in text_of(browser, "state"))
+    with served(tmp_path, port):
+        wait_for(lambda: "ended" in text_of(browser, "state"))
