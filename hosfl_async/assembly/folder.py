@@ -13,12 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
 from hosfl_async.errors import SettingsError
 from hosfl_async.log_store import LogStore
 from hosfl_async.scenario import Scenario, load_scenario, to_toml
 from hosfl_async.trace import TraceWriter
 
 SCENARIO, SUMMARY, METRICS, TRACE, LOG = "scenario.toml", "summary.json", "metrics.jsonl", "trace.msgpack", "log.sqlite"
+MODEL = "model.safetensors"
+"""What was learnt: both halves by the names of their parameters."""
 COMPARISON = "comparison.json"
 """What a folder of compared runs has, see ``compare``."""
 
@@ -72,3 +78,10 @@ def scenario_of(path: Path) -> Scenario:
     if not (path / SCENARIO).is_file():
         raise SettingsError(str(path), "not a run folder", expected=f"a folder with {SCENARIO}", mend="`hosfl simulate` writes one")
     return load_scenario(path / SCENARIO)
+
+
+def write_model(path: Path, tensors: dict[str, NDArray[np.float32]], about: dict[str, str]) -> None:
+    """Leave what was learnt in a run folder, whole or not at all."""
+    unfinished = path / f".{MODEL}"
+    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, unfinished, metadata={"format": "pt", **about})
+    unfinished.replace(path / MODEL)

@@ -74,6 +74,11 @@ class _Follower:
         """Version of the client half that this learner stands at."""
         return self._held.number
 
+    @property
+    def theta_c(self) -> NDArray[np.float32]:
+        """A copy of the client half's parameters as they stand here."""
+        return self._held.theta.copy()
+
     def digest(self) -> bytes:
         """Digest of the client half as it stands here."""
         return self._store.digest(self._held)

@@ -16,7 +16,9 @@ from itertools import accumulate
 from math import prod, sqrt
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hosfl_async.learning.perturbation import CHUNK_ELEMENTS, Vector, aligned_vector
@@ -36,6 +38,7 @@ class Half:
         """``drawn``: whether a parameter of this name starts at random; the others start with the values that they have now."""
         self.module = module
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self.names = tuple(name for name, _ in named)
         self.parameters = tuple(parameter for _, parameter in named)
         self.shapes = tuple(tuple(parameter.shape) for parameter in self.parameters)
         self._given = tuple(None if drawn(name) else parameter.detach().flatten().numpy().copy() for name, parameter in named)
@@ -100,6 +103,14 @@ class SplitModel:
         from hosfl_async.learning.splitting import split_module
 
         return split_module(model, cut, input_shape, keep_values=keep_values)
+
+
+def named_values(model: SplitModel, theta_c: Vector, theta_s: Vector) -> dict[str, NDArray[np.float32]]:
+    """What was learnt, by the names of the modules' parameters: ``client.`` and ``server.`` before each. Views of the vectors."""
+    parts = ("client", model.client, theta_c), ("server", model.server, theta_s)
+    return {
+        f"{which}.{name}": view.numpy() for which, half, vector in parts for name, view in zip(half.names, half.views(vector), strict=True)
+    }
 
 
 def initial_theta_c(model: SplitModel, seed: int) -> Vector:

@@ -7,8 +7,11 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from command import SCENARIOS, hosfl, start
+from safetensors import safe_open
 
 SHORT = ("--set", "aggregator.client_steps=200", "--set", "expect.accuracy_min=0.1", "--no-control")
 SUMMARY_KEYS = {
@@ -25,6 +28,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_folder_holds_both_halves_as_they_were_evaluated_last(run: Path) -> None:
+    from hosfl_async.learning.build import LearnerFactory
+    from hosfl_async.scenario import load_scenario
+
+    scenario, summary = load_scenario(run / "scenario.toml"), json.loads((run / "summary.json").read_text())
+    with safe_open(run / "model.safetensors", "numpy") as file:
+        about, values = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert about["digest"] == summary["digest"] and about["version"] == str(summary["version"])
+    made = LearnerFactory(scenario.task, scenario.zeroth_order, scenario.first_order, seed=0, clients=["client-1"])
+    for which, half in (("client", made.model.client), ("server", made.model.server)):
+        half.bind(half.views(np.concatenate([values.pop(f"{which}.{name}").reshape(-1) for name in half.names])))
+    assert not values
+    with torch.inference_mode():
+        cut = made.model.client.module(torch.from_numpy(made.data.test_images))
+        right = made.model.server.module(cut).argmax(dim=1).numpy() == made.data.test_labels
+    assert right.mean() == pytest.approx(summary["accuracy_final"])
+
+
 def test_the_run_folder_is_complete(run: Path) -> None:
     assert {path.name for path in run.iterdir()} - {"log.sqlite.lock"} == {
         "scenario.toml",
@@ -32,6 +53,7 @@ def test_the_run_folder_is_complete(run: Path) -> None:
         "metrics.jsonl",
         "trace.msgpack",
         "log.sqlite",
+        "model.safetensors",
     }
     summary = json.loads((run / "summary.json").read_text())
     assert summary.keys() >= SUMMARY_KEYS

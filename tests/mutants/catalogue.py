@@ -603,6 +603,14 @@ MUTANTS = (
         tests=("learning/test_signals.py",),
     ),
     Mutant(
+        name="the_model_of_the_beginning_is_left",
+        why="A run folder's model must be what was learnt, not what training began with.",
+        file="assembly/simulated.py",
+        old="    values = named_values(parts.learners.model, aggregator.theta_c, server.theta_s)\n",
+        new="    values = named_values(parts.learners.model, parts.learners.aggregator().theta_c, server.theta_s)\n",
+        tests=("e2e/test_simulate.py::test_the_folder_holds_both_halves_as_they_were_evaluated_last",),
+    ),
+    Mutant(
         name="learned_positions_added_twice",
         why="Learned positions belong to the client half; here the server half of OPT and GPT-2 adds them again.",
         file="learning/decoders.py",
