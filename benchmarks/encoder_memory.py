@@ -1,0 +1,141 @@
+"""Memory and time of a client step on a text encoder: forward only, skip feedback, back-propagation with and without recomputation.
+
+``python -m benchmarks.encoder_memory [--trainable lora_writers] [--json]`` runs each way in a process of its own, on four blocks of
+MiniLM's size (hidden 384, random values, nothing to fetch) and 32 sequences of 48 tokens. It prints by how much the peak exceeds what is
+resident with the parameters loaded and after a step on one sequence (Linux), and the median CPU time as a ratio to that of a forward pass
+in the same process.
+
+* inference: a forward pass of the client half;
+* probes: anchor, five perturbed forward passes, projection;
+* skip feedback: the anchor's forward pass with its notes, and the second one with the outer products;
+* back-propagation: of the whole client half;
+* recomputed: back-propagation that keeps the boundaries of the blocks and runs each block's forward pass again
+  (activation checkpointing, arXiv:1604.06174): first order's honest rival in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from hosfl_async.learning.directions import new_prober
+from hosfl_async.learning.first_order import client_gradient
+from hosfl_async.learning.models import build_model
+from hosfl_async.learning.settings import FED_BACK, ModelSettings, ZerothOrderSettings
+from hosfl_async.learning.skip_feedback import SkipFeedback
+from hosfl_async.learning.split_model import initial_theta_c
+from hosfl_async.learning.zeroth_order import forward, project
+from hosfl_async.messages import StepId
+
+SAMPLES, TOKENS, VOCABULARY, PROBES, REPEATS = 32, 48, 1000, 5, 5
+WAYS = ("inference", "probes", "skip_feedback", "back_propagation", "recomputed")
+
+
+def run_way(way: str, trainable: str) -> dict[str, float]:
+    """In a fresh process: load the model, take a few steps of one way, and report."""
+    torch.set_num_threads(1)
+    settings = ModelSettings(name="encoder", blocks=5, cut_block=4, hidden=384, heads=12, trainable=trainable)  # type: ignore[arg-type]
+    model = build_model(settings, (TOKENS,), 2, VOCABULARY)
+    half, theta = model.client, initial_theta_c(model, 0)
+    views = half.views(theta)
+    batch = torch.arange(SAMPLES * TOKENS, dtype=torch.int32).view(SAMPLES, TOKENS) % VOCABULARY
+    dual = torch.full((SAMPLES * TOKENS, 384), 1e-3)
+    feedback = SkipFeedback(half) if way == "skip_feedback" else None
+    prober = new_prober(half, bytes(16), ZerothOrderSettings()) if way == "probes" else None
+    if way == "recomputed":
+        for block in half.module.blocks:  # type: ignore[union-attr]
+            block.forward = _checkpointed(block.forward)
+
+    def probes() -> None:
+        anchor = forward(half, views, batch)
+        project(prober.differences(theta, views, batch, anchor, StepId("client-1", 1, 1), PROBES), dual.numpy(), 1e-3)  # type: ignore[union-attr]
+
+    def skip_feedback() -> None:
+        _, rho = feedback.forward(views, batch)  # type: ignore[union-attr]
+        feedback.gradient(views, batch, dual, rho)  # type: ignore[union-attr]
+
+    def first_order() -> None:
+        forward(half, views, batch)
+        client_gradient(half, views, batch, dual)
+
+    ways: dict[str, Callable[[], object]] = {
+        "inference": lambda: forward(half, views, batch),
+        "probes": probes,
+        "skip_feedback": skip_feedback,
+        "back_propagation": lambda: client_gradient(half, views, batch, dual),
+        "recomputed": first_order,
+    }
+    whole, whole_dual = batch, dual
+    batch, dual = whole[:1], whole_dual[:TOKENS]
+    ways[way]()
+    batch, dual = whole, whole_dual
+    before = _begin_peak_bytes()
+    ways[way]()
+    added = _bytes("VmHWM") - before
+    times = {name: [_cpu_s(ways[name]) for _ in range(REPEATS)] for name in (way, "inference")}
+    return {"added_bytes": added, "time_ratio": median(times[way]) / median(times["inference"]), "parameters": half.size}
+
+
+def _checkpointed(inner: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    return lambda hidden, mask: checkpoint(inner, hidden, mask, use_reentrant=False) if torch.is_grad_enabled() else inner(hidden, mask)
+
+
+def _begin_peak_bytes() -> int:
+    """Give freed memory back, let the peak start anew, and tell what is resident."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _bytes("VmRSS")
+
+
+def _bytes(name: str) -> int:
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return int(line.split()[1]) * 1024
+
+
+def _cpu_s(work: Callable[[], object]) -> float:
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def measure(trainable: str) -> dict[str, dict[str, float]]:
+    found = {}
+    for way in WAYS:
+        command = [sys.executable, "-m", "benchmarks.encoder_memory", "--way", way, "--trainable", trainable]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
+        found[way] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Memory and time of a client step on a text encoder.")
+    parser.add_argument("--trainable", choices=FED_BACK, default="lora_writers")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(run_way(options.way, options.trainable)))
+        return
+    found = measure(options.trainable)
+    if options.json:
+        print(json.dumps(found))
+        return
+    print(f"{options.trainable}, {found['inference']['parameters']:,} parameters, {SAMPLES} sequences of {TOKENS} tokens")
+    for way, each in found.items():
+        print(f"{way:18} added {each['added_bytes'] / 1e6:8.1f} MB   {each['time_ratio']:.2f} forward passes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""What clients without back-propagation win on a pretrained text encoder: MiniLM on `snippets`, between a frozen client and first order.
+
+``python -m benchmarks.skip_feedback [--seeds 3] [--ways ...] [--cut 4] [--steps 240] [--json]`` trains one client and the server step by
+step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and loss, final and best, over the seeds.
+All ways see the same batches and the same initial server half; both halves are moved by AdamW. ``--angles`` prints instead the cosine
+between what a way estimates and the true gradient, for each learnt parameter, after a few server steps.
+
+It needs `hosfl data fetch snippets minilm`. A seed takes about three minutes for each way on a quiet core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hosfl_async.learning.data import BatchSampler, Dataset, load_dataset
+from hosfl_async.learning.directions import new_perturber, new_prober
+from hosfl_async.learning.first_order import Optimizer, ServerTrainer, client_gradient
+from hosfl_async.learning.models import build_model
+from hosfl_async.learning.perturbation import Vector, aligned_vector, direction_key
+from hosfl_async.learning.randomness import named_key
+from hosfl_async.learning.sequences import lengths_of, take
+from hosfl_async.learning.settings import FirstOrderSettings, ModelSettings, TaskSettings, Trainable, ZerothOrderSettings
+from hosfl_async.learning.skip_feedback import SkipFeedback
+from hosfl_async.learning.split_model import SplitModel, Views, initial_theta_c, initial_theta_s
+from hosfl_async.learning.zeroth_order import Activations, forward, project
+from hosfl_async.messages import StepId
+
+PROBES = 5
+SERVER_RATE = 5e-5
+TEST_BATCH = 50
+
+
+class Way(NamedTuple):
+    """How the client half is learnt; ``forwards``: what a client step costs in forward passes, a backward pass counting two."""
+
+    estimator: str
+    trainable: Trainable
+    learning_rate: float
+    forwards: float
+
+
+WAYS = {
+    "frozen": Way("none", "lora_writers", 0.0, 1),
+    "hosfl": Way("probes", "lora_writers", 1e-3, 1 + PROBES),
+    "skip_lora": Way("feedback", "lora_writers", 1e-3, 2.1),
+    "first_lora": Way("gradient", "lora_writers", 1e-3, 3),
+    "first_lora_qv": Way("gradient", "lora", 1e-3, 3),
+    "skip_writers": Way("feedback", "writers", 1e-4, 2.5),
+    "first_writers": Way("gradient", "writers", 1e-4, 3),
+    "last_writer": Way("last", "writers", 1e-4, 2.2),
+}
+
+
+class Client:
+    """The client half, and one step of it by one way."""
+
+    def __init__(self, way: Way, model: SplitModel, seed: int) -> None:
+        self.way, self.half, self.run_key = way, model.client, named_key("run", seed)
+        self.theta = initial_theta_c(model, seed)
+        self.views: Views = self.half.views(self.theta)
+        self.optimizer = Optimizer(FirstOrderSettings(learning_rate=way.learning_rate or 1.0), self.half.size)
+        settings = ZerothOrderSettings()
+        self.mu, self.prober = settings.mu, new_prober(self.half, self.run_key, settings)
+        self.perturber = new_perturber(self.half, settings)
+        self.feedback = SkipFeedback(self.half) if way.estimator in ("feedback", "last") else None
+
+    def forward(self, batch: torch.Tensor) -> tuple[Activations, Any]:
+        return self.feedback.forward(self.views, batch) if self.feedback else (forward(self.half, self.views, batch), None)
+
+    def gradient(self, step: StepId, batch: torch.Tensor, activations: Activations, noted: Any, dual: torch.Tensor) -> Vector:
+        if self.feedback:
+            found = self.feedback.gradient(self.views, batch, dual, noted)
+            if self.way.estimator == "last":
+                found[: -sum(part.numel() for part in self.views[-2:])] = 0
+            return found
+        if self.way.estimator == "gradient":
+            return client_gradient(self.half, self.views, batch, dual)
+        differences = self.prober.differences(self.theta, self.views, batch, activations, step, PROBES)
+        found = aligned_vector(self.half.size)
+        found[:] = 0
+        for probe, slope in enumerate(project(differences, dual.numpy(), self.mu)):
+            self.perturber.add_scaled_direction(found, direction_key(self.run_key, step, probe, None), slope / PROBES)
+        return found
+
+
+class Trial:
+    """One way, one seed: data, both halves, and the steps."""
+
+    def __init__(self, way: Way, options: argparse.Namespace, seed: int) -> None:
+        settings = ModelSettings(name="minilm", cut_block=options.cut, trainable=way.trainable)
+        task = TaskSettings(data="snippets", batch_size=options.batch, tokens_max=options.tokens, model=settings)
+        self.data: Dataset = load_dataset(task, seed)
+        model = build_model(settings, self.data.image_shape, self.data.classes, self.data.vocabulary)
+        self.client = Client(way, model, seed)
+        self.server = ServerTrainer(model.server, initial_theta_s(model, seed), FirstOrderSettings(learning_rate=SERVER_RATE))
+        self.sampler = BatchSampler(seed, options.batch)
+        self.images, self.labels = torch.from_numpy(self.data.train_images), torch.from_numpy(self.data.train_labels)
+
+    def batch(self, step: StepId) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.as_tensor(self.sampler.draw(step, len(self.labels)))
+        return take(self.images, chosen), self.labels[chosen]
+
+    def step(self, number: int) -> None:
+        step = StepId("client-1", 1, number)
+        batch, labels = self.batch(step)
+        activations, noted = self.client.forward(batch)
+        dual = self.server.backward(torch.tensor(activations), labels, lengths=lengths_of(batch)).dual
+        if self.client.way.estimator != "none":
+            self.client.optimizer.step(self.client.theta, self.client.gradient(step, batch, activations, noted, dual))
+
+    def evaluate(self) -> tuple[float, float]:
+        """Held-out accuracy and mean loss."""
+        images, labels = torch.from_numpy(self.data.test_images), torch.from_numpy(self.data.test_labels)
+        correct, loss = 0, 0.0
+        for begin in range(0, len(labels), TEST_BATCH):
+            batch = take(images, slice(begin, begin + TEST_BATCH))
+            activations = torch.from_numpy(forward(self.client.half, self.client.views, batch))
+            hits, summed = self.server.evaluate(activations, labels[begin : begin + TEST_BATCH], lengths=lengths_of(batch))
+            correct, loss = correct + hits, loss + summed
+        return correct / len(labels), loss / len(labels)
+
+
+def run(name: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Train one trial; the evaluations on the way."""
+    trial, accuracies, losses = Trial(WAYS[name], options, seed), [], []
+    for number in range(1, options.steps + 1):
+        trial.step(number)
+        if number % options.every == 0:
+            accuracy, loss = trial.evaluate()
+            accuracies.append(accuracy)
+            losses.append(loss)
+            print(f"{name} seed {seed} step {number}: accuracy {accuracy:.3f}, loss {loss:.4f}", file=sys.stderr, flush=True)
+    return {"way": name, "seed": seed, "parameters": trial.client.half.size, "accuracy": accuracies, "loss": losses}
+
+
+def angles(options: argparse.Namespace) -> None:
+    """Cosine with the true gradient, for each learnt parameter from the bottom up, over a few batches."""
+    for name in ("hosfl", "skip_lora", "skip_writers"):
+        trial = Trial(WAYS[name], options, 0)
+        client, found = trial.client, []
+        server_only = Trial(WAYS["frozen"]._replace(trainable=WAYS[name].trainable), options, 0)
+        for number in range(1, 41):
+            server_only.step(number)
+        for number in range(1000, 1004):
+            step = StepId("client-1", 1, number)
+            batch, labels = trial.batch(step)
+            activations, noted = client.forward(batch)
+            dual = server_only.server.evaluate_dual(torch.tensor(activations), labels, lengths=lengths_of(batch)).dual
+            estimate = client.half.views(client.gradient(step, batch, activations, noted, dual))
+            true = client.half.views(client_gradient(client.half, client.views, batch, dual))
+            found.append([_cosine(one, other) for one, other in zip(estimate, true, strict=True)])
+        print(f"{name}: " + " ".join(f"{value:.2f}" for value in np.mean(found, axis=0)))
+
+
+def _cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(one.flatten(), other.flatten(), 0))
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """One line a way: over the seeds, mean and standard deviation."""
+    lines = ["way            forwards  parameters  accuracy: final        best           mean of the second half   loss: final"]
+    for name in dict.fromkeys(each["way"] for each in results):
+        mine = [each for each in results if each["way"] == name]
+        late = [mean(each["accuracy"][len(each["accuracy"]) // 2 :]) for each in mine]
+        columns = [
+            [each["accuracy"][-1] for each in mine],
+            [max(each["accuracy"]) for each in mine],
+            late,
+            [each["loss"][-1] for each in mine],
+        ]
+        shown = "  ".join(f"{mean(column):.4f} +- {stdev(column) if len(column) > 1 else 0:.4f}" for column in columns)
+        lines.append(f"{name:15}{WAYS[name].forwards:8.1f}  {mine[0]['parameters']:10,}  {shown}  ({len(mine)} seeds)")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Skip feedback between a frozen client and first order, on MiniLM and snippets.")
+    parser.add_argument("--seeds", default="3", help="how many, or a list such as 0,2")
+    parser.add_argument("--ways", default="frozen,skip_lora,first_lora", help=f"of {', '.join(WAYS)}")
+    for name, value in (("cut", 4), ("steps", 240), ("every", 60), ("batch", 16), ("tokens", 32)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--angles", action="store_true", help="cosines with the true gradient instead")
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each run")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.angles:
+        angles(options)
+        return
+    seeds = [int(each) for each in options.seeds.split(",")] if "," in options.seeds else range(int(options.seeds))
+    results = []
+    for seed in seeds:
+        for name in options.ways.split(","):
+            results.append(run(name, options, seed))
+            if options.json:
+                print(json.dumps(results[-1]), flush=True)
+    if not options.json:
+        print(table(results))
+
+
+if __name__ == "__main__":
+    main()
