@@ -13,9 +13,10 @@ PYTEST_OPTIONS ?= -n auto
 
 BIN := .venv/bin
 READY := .venv/ready
-BENCHMARKS := $(basename $(notdir $(filter-out benchmarks/__init__.py,$(wildcard benchmarks/*.py))))
+PRETRAINED := memory_truth skip_feedback
+BENCHMARKS := $(filter-out __init__ $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help simulate live devices test lint check bench soak clean
+.PHONY: help simulate live devices test lint check bench pretrained soak clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +44,10 @@ check: lint test ## lint and test: what a change must pass
 
 bench: $(READY) ## the figures that the documents quote
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+
+pretrained: $(READY) ## the figures on pretrained models: fetches some 200 MB first, takes an hour or more
+	$(BIN)/hosfl data fetch snippets minilm smollm2 efficientnet_lite0
+	@for name in $(PRETRAINED); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 soak: $(READY) ## long campaigns: many more examples, schedules and planted bugs
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(PYTEST_OPTIONS)
