@@ -2,7 +2,7 @@
 
 A run goes on in ``NAME.part`` and is renamed to ``NAME`` when it is over, so a folder without the suffix is whole, and an interrupted batch
 goes on where it stopped. The run's resolved scenario tells whether a folder is that very run: settings that have changed are never passed
-off as the old result. Batches keep no journal (it is most of a folder's size); ``hosfl simulate`` gives it for any point.
+off as the old result. Batches keep no journal and no model (most of a folder's size); ``hosfl simulate`` gives it for any point.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from hosfl_async.assembly.folder import LOG, METRICS, SCENARIO, SUMMARY, TRACE, scenario_of
+from hosfl_async.assembly.folder import LOG, METRICS, MODEL, SCENARIO, SUMMARY, TRACE, scenario_of
 from hosfl_async.assembly.simulated import simulate
 from hosfl_async.errors import SettingsError
 from hosfl_async.report import Summary, read_summary
 from hosfl_async.scenario import Scenario
 
-OURS = {SCENARIO, SUMMARY, METRICS, TRACE, LOG, f"{LOG}.lock", f"{LOG}-wal", f"{LOG}-shm"}
+OURS = {SCENARIO, SUMMARY, METRICS, TRACE, MODEL, f".{MODEL}", LOG, *(f"{LOG}{end}" for end in (".lock", ".committed", "-wal", "-shm"))}
 """All that a run leaves in its folder: only such a folder is ever removed."""
 
 

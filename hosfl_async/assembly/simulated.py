@@ -90,8 +90,8 @@ def simulate(
 ) -> Summary:
     """Run ``scenario`` in virtual time, and its frozen-client control beside it; with ``folder``, leave a run folder there.
 
-    ``traced``: whether the folder has a journal, which is most of its size. ``check``: hold the run to every invariant, see ``trial``; what
-    is broken stands in the summary among what is unmet.
+    ``traced``: whether the folder has a journal and the model, which are most of its size. ``check``: hold the run to every invariant, see
+    ``trial``; what is broken stands in the summary among what is unmet.
 
     Raises ``SettingsError`` for a folder that cannot be used, ``AgentError`` if an agent breaks its own rules.
     """
@@ -121,8 +121,9 @@ def simulate(
             else progress_problems(outcome.ended, outcome.finished_at_s, outcome.last_fault_s)
         )
     summary = msgspec.structs.replace(summary, unmet=(*summary.unmet, *broken))
-    if folder:
+    if folder and traced:
         _leave_model(folder, scenario, parts, simulation)
+    if folder:
         write_summary(summary, folder / SUMMARY)
     return summary
 
