@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from importlib.metadata import version as version_of
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Asynchronous hybrid-order split federated learning: simulate it, or run it live over MQTT.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hosfl_async {version_of('hosfl-async')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """What stands before the name of a command; the text of the whole is that of ``app``."""
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,11 @@ def test_every_shipped_scenario_says_first_what_it_shows_and_is_held_to_somethin
     for file in files:
         assert file.read_text().startswith("# "), file
         assert load_scenario(file).expect != Expectations(), f"{file}: held to nothing"
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    done = hosfl("--version")
+    assert done.returncode == 0 and done.stdout == f"hosfl_async {version('hosfl-async')}\n" and not done.stderr
 
 
 def test_the_schema_is_json() -> None:
