@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from hosfl_async import messages
+from hosfl_async.agents.edge_client import TRANSITIONS
 from hosfl_async.report import Summary
 from hosfl_async.scenario import schema
 from hosfl_async.scenario.schema import type_name
@@ -97,3 +99,12 @@ def test_nothing_committed_names_a_machine() -> None:
 def test_summary_is_documented_field_by_field() -> None:
     table = (ROOT / "docs/summary.md").read_text().split("## Bytes")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [field.name for field in msgspec.structs.fields(Summary)]
+
+
+def test_the_picture_of_the_phases_is_that_of_the_table() -> None:
+    """Who changes the table draws it anew: ``python docs/pictures/draw_states.py``."""
+    script = runpy.run_path(str(ROOT / "docs/pictures/draw_states.py"))
+    picture = script["FILE"].read_text()
+    assert picture == script["drawn"]()
+    shown = set(re.findall(r'data-way="([a-z ]+)-([a-z ]+)"', picture))
+    assert shown == {(here.value, there.value) for here, theres in TRANSITIONS.items() for there in theres}
