@@ -38,7 +38,7 @@ def check(forks: Zygote, tmp_path: Path, plan: Campaign) -> None:
     assert killed.wiped >= plan.broker_kills // 2
     assert min(kills[name] for name in ("aggregator", "split_server")) >= plan.agent_kills // 5
     assert len(killed.heard.accepted) > 0.9 * plan.steps
-    # 0.03 is what is aimed at and mostly met; two short runs differ by up to 0.04 by chance (docs/reliability.md).
+    # 0.03 is the aim and was mostly met; one run of this length ended 0.038 below (docs/reliability.md).
     assert killed.accuracy >= calm.accuracy - 0.06
 
 
