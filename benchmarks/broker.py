@@ -140,7 +140,7 @@ async def measure(kind: str, qos: int) -> dict[str, Any]:
         many = [await fleet(url, settings) for _ in range(REPETITIONS)]
         big = [await one_way(url, settings, BIG, BIG_FRAMES) for _ in range(REPETITIONS)]
         plain = [await plain_aiomqtt(url, 0) for _ in range(REPETITIONS)] if qos == 0 else []
-        figures = {
+        figures: dict[str, Any] = {
             "broker": kind,
             "qos": qos,
             "small_per_s": median(speed for speed, _ in small),

@@ -31,6 +31,7 @@ from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.learners import ClientLearner, Workbench
 from hosfl_async.learning.models import build_model
 from hosfl_async.learning.settings import DEFAULT_CUT, DEFAULT_ZEROTH_ORDER, ModelSettings
+from hosfl_async.learning.skip_feedback import SkipFeedback
 from hosfl_async.learning.split_model import SplitModel
 from hosfl_async.learning.tensors import to_data
 from hosfl_async.learning.version_store import VersionStore
@@ -52,7 +53,9 @@ def new_client(model: SplitModel) -> tuple[ClientLearner, torch.Tensor]:
     labels = np.arange(256, dtype=np.int64) % 10
     store = VersionStore(model.client, lambda: model.client.initial(RUN_KEY), RUN_KEY)
     prober = new_prober(model.client, RUN_KEY, DEFAULT_ZEROTH_ORDER)
-    bench = Workbench(model, prober, BatchSampler(0, BATCH), images, labels, 1e-3, CutTraffic(DEFAULT_CUT, RUN_KEY))
+    bench = Workbench(
+        model, prober, BatchSampler(0, BATCH), images, labels, 1e-3, CutTraffic(DEFAULT_CUT, RUN_KEY), lambda: SkipFeedback(model.client)
+    )
     return ClientLearner(store, bench, np.arange(256)), images[:BATCH].clone()
 
 

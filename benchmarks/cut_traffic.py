@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from statistics import mean
+from statistics import fmean, mean
 from typing import Any
 
 from hosfl_async.assembly import simulate
@@ -44,7 +44,7 @@ def control(file: Path, overrides: list[str], seed: int) -> float | None:
 def table(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
     """The figures as Markdown."""
     plain = runs["float32", "tensor"]
-    heads = ("activations and duals", "scale for each", "cut bytes a step", "fewer cut bytes", "fewer bytes in all")
+    heads: tuple[str, ...] = ("activations and duals", "scale for each", "cut bytes a step", "fewer cut bytes", "fewer bytes in all")
     heads += ("accuracy_final", "lowest to highest", "difference")
     lines = [_row(*heads), "|---" * len(heads) + "|"]
     for (dtype, scale_per), each in runs.items():
@@ -66,7 +66,7 @@ def table(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
 
 
 def _fewer(plain: list[dict[str, Any]], each: list[dict[str, Any]], what: str) -> float:
-    return mean(one[what] / run[what] for one, run in zip(plain, each, strict=True))
+    return fmean(one[what] / run[what] for one, run in zip(plain, each, strict=True))
 
 
 def _row(*cells: str) -> str:

@@ -69,7 +69,8 @@ def run_way(case: str, way: str) -> dict[str, int]:
         module(batch).backward(dual)
         with torch.no_grad():
             for parameter in module.parameters():
-                parameter -= 0.1 * parameter.grad
+                if parameter.grad is not None:
+                    parameter.sub_(0.1 * parameter.grad)
                 parameter.grad = None
 
     ways: dict[str, Callable[[], None]] = {"inference": inference, "client_step": client_step, "back_propagation": back_propagation}

@@ -98,7 +98,7 @@ def _recompute(module: nn.Module) -> None:
                 return _plain(*given, **named)  # type: ignore[no-any-return]
             return checkpoint(_plain, *given, use_reentrant=False, **named)  # type: ignore[no-any-return]
 
-        block.forward = MethodType(forward_of, block)  # type: ignore[method-assign]
+        block.forward = MethodType(forward_of, block)
 
 
 def _blocks_of(module: nn.Module) -> list[nn.Module]:
