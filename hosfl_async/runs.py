@@ -38,7 +38,7 @@ from hosfl_async.report import Summary, read_summary, summary_table
 from hosfl_async.report.comparing import Comparison, comparison_table, comparison_title, read_comparison, read_evaluations
 from hosfl_async.report.recorder import Evaluation
 from hosfl_async.scenario import Scenario, load_scenario, scenario_file
-from hosfl_async.scenario.writing import toml_value
+from hosfl_async.scenario.writing import override_texts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -93,7 +93,7 @@ def compare(
     kept, place = _place(folder, "comparison")
     tell = _teller(progress)
     told = None if tell is None else lambda done, total, name: tell(f"{done} of {total}: {name}")
-    wish = Wish(scenario_file(scenario), tuple(methods), seeds, tuple(_overrides(settings)), target)
+    wish = Wish(scenario_file(scenario), tuple(methods), seeds, tuple(override_texts(settings or {})), target)
     _compare(wish, place, processes=processes, told=told)
     _finish(tell)
     return Compared(place, kept)
@@ -200,10 +200,6 @@ def _loaded(scenario: Scenario | str | Path, settings: Mapping[str, Any] | None,
     if settings or seed is not None:
         raise SettingsError("settings", "this scenario is loaded already", mend="give them to load_scenario, or give the file")
     return scenario
-
-
-def _overrides(settings: Mapping[str, Any] | None) -> list[str]:
-    return [f"{key}={toml_value(value)}" for key, value in (settings or {}).items()]
 
 
 def _place(folder: str | Path | None, name: str) -> tuple[TemporaryDirectory[str] | None, Path]:

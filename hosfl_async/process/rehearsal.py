@@ -22,6 +22,7 @@ from hosfl_async.broker.embedded import RunningBroker, find_mosquitto, free_port
 from hosfl_async.errors import SettingsError
 from hosfl_async.process.exits import FINISHED
 from hosfl_async.provisioning.access import SERVICES
+from hosfl_async.provisioning.broker_files import rehearsed_settings
 from hosfl_async.provisioning.operator import BROKER, KITS, SETTINGS, Operator, Plan
 
 RUN = "rehearsal"
@@ -89,14 +90,9 @@ async def rehearse(folder: Path, scenario: Path, overrides: tuple[str, ...], tol
 
 
 async def _start_broker(folder: Path, port: int) -> RunningBroker:
-    files = (folder / "operator" / BROKER).resolve()
-    text = (files / "mosquitto.conf").read_text().replace(f"listener {port}", f"listener {port} 127.0.0.1")
-    for name in ("ca.pem", "broker.pem", "broker.key", "crl.pem", "access.list"):
-        text = text.replace(f" {name}\n", f" {files / name}\n")
     place = folder / "mosquitto"
     place.mkdir()
-    # mosquitto gives root's rights up before it reads the access list, which only its owner can read.
-    (place / "mosquitto.conf").write_text(text + ("user root\n" if os.getuid() == 0 else ""))
+    (place / "mosquitto.conf").write_text(rehearsed_settings(folder / "operator" / BROKER, port), encoding="utf-8")
     return await launch("mosquitto", [str(find_mosquitto()), "-c", str(place / "mosquitto.conf")], port, place)
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from hosfl_async.broker.mqtt_link import PACKET_OVERHEAD_BYTES
 from hosfl_async.broker.settings import BrokerSettings
+
+FILES = ("ca.pem", "broker.pem", "broker.key", "crl.pem", "access.list")
+"""What ``mosquitto.conf`` names; they lie beside it."""
 
 MOSQUITTO = """\
 # mosquitto of run {run}: written by `hosfl provision init`; start it in this folder with `mosquitto -c mosquitto.conf`.
@@ -48,3 +54,14 @@ def mosquitto_settings(run: str, port: int, settings: BrokerSettings) -> str:
     """``mosquitto.conf`` of the run; the files it names lie beside it."""
     packet_bytes = settings.payload_bytes_max + 2 * PACKET_OVERHEAD_BYTES
     return MOSQUITTO.format(run=run, port=port, queue_bytes=settings.broker_queue_bytes_max, packet_bytes=packet_bytes)
+
+
+def rehearsed_settings(broker: Path, port: int) -> str:
+    """``mosquitto.conf`` of an operator's ``broker`` folder for a trial on this machine: on the loopback alone, started from any folder.
+
+    mosquitto gives root's rights up before it reads the access list, which only its owner can read; here root stays root.
+    """
+    text = (broker / "mosquitto.conf").read_text(encoding="utf-8").replace(f"listener {port}\n", f"listener {port} 127.0.0.1\n")
+    for name in FILES:
+        text = text.replace(f" {name}\n", f" {broker.resolve() / name}\n")
+    return text + ("user root\n" if os.getuid() == 0 else "")

@@ -25,7 +25,7 @@ from hosfl_async.scenario.methods import defaults_of_method, fixed_by_method
 from hosfl_async.scenario.problems import Path, Source, dotted, explain, found
 from hosfl_async.scenario.schema import SHARED, Scenario, adapter
 from hosfl_async.scenario.shares import count_shares
-from hosfl_async.scenario.writing import toml_value
+from hosfl_async.scenario.writing import override_texts
 
 _OVERRIDE = re.compile(r"[\w-]+(\[\d+\])*(\.[\w-]+(\[\d+\])*)*", re.ASCII)
 
@@ -36,7 +36,7 @@ def load_scenario(path: str | FilePath, overrides: Sequence[str] | Mapping[str, 
     ``overrides``, such as ``"fleet[0].count=3"`` or ``{"fleet[0].count": 3}``, and ``seed`` are put in their places.
     Raises ``SettingsError``; one that names several problems lists them line by line.
     """
-    texts = [f"{key}={toml_value(value)}" for key, value in overrides.items()] if isinstance(overrides, Mapping) else overrides
+    texts = override_texts(overrides) if isinstance(overrides, Mapping) else overrides
     scenario, problems = _load(path, texts, seed)
     if len(problems) > 1:
         raise SettingsError(str(path), "\n  ".join([f"{len(problems)} problems", *map(str, problems)]))

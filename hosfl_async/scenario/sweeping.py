@@ -20,7 +20,7 @@ from hosfl_async.scenario.inheritance import DEPTH_MAX, read_tables
 from hosfl_async.scenario.loading import load_scenario
 from hosfl_async.scenario.problems import Source, dotted, found
 from hosfl_async.scenario.schema import Scenario
-from hosfl_async.scenario.writing import toml_value
+from hosfl_async.scenario.writing import override_texts
 
 POINTS_MAX = 10_000
 """Runs in one sweep."""
@@ -56,7 +56,7 @@ def sweep_points(path: str | FilePath, overrides: Sequence[str] = ()) -> tuple[S
 
 
 def _with_seeds(path: str | FilePath, overrides: Sequence[str], chosen: dict[str, Any], seeds: int | list[int]) -> Iterator[SweepPoint]:
-    texts = [f"{key}={toml_value(value)}" for key, value in chosen.items()]
+    texts = override_texts(chosen)
     try:
         first = load_scenario(path, [*overrides, *texts])
         for seed in range(first.seed, first.seed + seeds) if isinstance(seeds, int) else seeds:

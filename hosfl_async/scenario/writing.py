@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from hashlib import blake2b
 from typing import Any
@@ -34,6 +35,11 @@ def _table(path: tuple[str, ...], settings: Any, header: str = "") -> list[str]:
         else:
             lines.append(f"{each.name} = {toml_value(value)}")
     return lines + tables
+
+
+def override_texts(settings: Mapping[str, Any]) -> list[str]:
+    """Dotted keys and their values as ``--set`` takes them."""
+    return [f"{key}={toml_value(value)}" for key, value in settings.items()]
 
 
 def toml_value(value: Any) -> str:

@@ -27,6 +27,7 @@ from hosfl_async.process import exits, load_process_settings
 from hosfl_async.process.rehearsal import rehearse
 from hosfl_async.provisioning.access import SERVICES, allows
 from hosfl_async.provisioning.authority import facts_of, issue
+from hosfl_async.provisioning.broker_files import rehearsed_settings
 from hosfl_async.provisioning.operator import Operator, Plan
 
 SMALL = Path(__file__).with_name("small.toml")
@@ -39,13 +40,7 @@ class SecureMosquitto(Mosquitto):
 
     def __init__(self, operator: Operator, folder: Path, port: int) -> None:
         super().__init__(folder, "", port)
-        broker = operator.folder / "broker"
-        text = (broker / "mosquitto.conf").read_text()
-        for name in ("ca.pem", "broker.pem", "broker.key", "crl.pem", "access.list"):
-            text = text.replace(f" {name}\n", f" {broker / name}\n")
-        self._config.write_text(
-            text.replace(f"listener {port}", f"listener {port} 127.0.0.1") + ("user root\n" if os.getuid() == 0 else "")
-        )
+        self._config.write_text(rehearsed_settings(operator.folder / "broker", port))
 
 
 def provisioned(folder: Path) -> tuple[Operator, SecureMosquitto]:
