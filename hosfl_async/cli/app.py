@@ -51,7 +51,7 @@ def guarded(run: Callable[..., Any]) -> int:
     except Exception as problem:
         if not type(problem).__module__.startswith(("click", "typer")):
             raise
-        return complain(problem)
+        return complain(problem) if str(problem) else 2  # called without a command, it has shown its help
     if code == INTERRUPTED:
         errors.print("interrupted; what is in the run folder can be replayed")
     return code

@@ -102,3 +102,8 @@ def test_a_registry_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
     away = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
     done = hosfl("data", "fetch", "snippets", HOSFL_CACHE=str(tmp_path / "cache"), **away)
     assert done.returncode == 2 and "--from FOLDER" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_a_command_there_is_help_and_nothing_that_looks_like_an_error() -> None:
+    done = hosfl()
+    assert done.returncode == 2 and "simulate" in done.stdout and done.stderr == ""
