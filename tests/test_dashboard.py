@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import socket
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
 from pathlib import Path
+from queue import Queue
 from threading import Thread
 from typing import Any
 
 import pytest
 
-from hosfl_async import Run, SettingsError, load_scenario, simulate
+from hosfl_async import Run, SettingsError, load_scenario, run_live, simulate
 from hosfl_async.assembly.dashboard import CLIENTS_SHOWN_MAX, STREAMS_MAX, Dashboard
 from hosfl_async.assembly.folder import METRICS, SUMMARY, TRACE
+from hosfl_async.assembly.listening import TelemetryWatch
+from hosfl_async.assembly.watching import FolderWatch, RunWatch, Watched
+from hosfl_async.broker.embedded import start_broker
+from hosfl_async.report.hearing import Hearing
 from hosfl_async.scenario import to_toml
+from hosfl_async.telemetry import STATES, TELEMETRY_VERSION, Telemetry, encode_telemetry
 
 SMALL = {"aggregator.client_steps": 120, "shared.probes": 2, "server.evaluate_every_steps": 20, "expect.accuracy_min": 0.0}
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
@@ -36,8 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @contextmanager
-def served(folder: Path, port: int = 0) -> Iterator[Dashboard]:
-    with Dashboard(folder, port, every_s=0.1) as server:
+def served(run: Path | RunWatch, port: int = 0) -> Iterator[Dashboard]:
+    with Dashboard(FolderWatch(run) if isinstance(run, Path) else run, port, every_s=0.1) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -84,7 +92,7 @@ def test_streams_are_bounded(run: Run) -> None:
 def test_a_large_fleet_is_shown_in_part(run: Run, tmp_path: Path) -> None:
     scenario = load_scenario("fleet_10k")
     (tmp_path / "scenario.toml").write_text(to_toml(scenario), encoding="utf-8")
-    server = Dashboard(tmp_path)
+    server = Dashboard(FolderWatch(tmp_path))
     try:
         look = json.loads(server.look())
         assert len(look["look"]["clients"]) == CLIENTS_SHOWN_MAX
@@ -95,7 +103,7 @@ def test_a_large_fleet_is_shown_in_part(run: Run, tmp_path: Path) -> None:
 
 def test_a_port_in_use_is_one_line(run: Run) -> None:
     with served(run.folder) as server, pytest.raises(SettingsError, match="choose another"):
-        Dashboard(run.folder, server.server_address[1])
+        Dashboard(FolderWatch(run.folder), server.server_address[1])
 
 
 class Browser:
@@ -211,3 +219,100 @@ def test_in_a_browser_the_page_grows_with_the_run_and_its_words_do_no_harm(run: 
     wait_for(lambda: "does not answer" in text_of(browser, "state"))
     with served(tmp_path, port):
         wait_for(lambda: "ended" in text_of(browser, "state"))
+
+
+LIVE = {**SMALL, "live.time_scale": 0.05, "live.telemetry_every_s": 0.2}
+
+
+def test_in_a_browser_a_live_run_over_its_broker_says_what_the_summary_says(browser: Browser, tmp_path: Path) -> None:
+    """From the broker alone: the page never sees the run's folder."""
+    opened: Queue[tuple[str, str]] = Queue()
+    found: list[Any] = []
+
+    def live() -> None:
+        scenario = load_scenario("quickstart", LIVE)
+        found.append(run_live(scenario, folder=tmp_path / "run", broker=url, control=False, on_open=lambda *told: opened.put(told)))
+
+    with loop_of_its_own() as run_there:
+        broker = run_there(start_broker("iotcore"))
+        url = broker.url
+        running = Thread(target=live)
+        running.start()
+        try:
+            where, run_id = opened.get(timeout=60)
+            assert where == url
+            with TelemetryWatch(url, run_id) as watch, served(watch) as server:
+                browser.open(server.url)
+                wait_for(lambda: "heard over" in text_of(browser, "state"))
+                wait_for(lambda: text_of(browser, "wanted") == "of 120")
+                wait_for(lambda: "ended" in text_of(browser, "state"), 60)
+                running.join()
+                [summary] = found
+                assert text_of(browser, "name") == "quickstart"
+                assert text_of(browser, "steps") == f"{summary.client_steps:,}"
+                assert text_of(browser, "accuracy") == f"{summary.accuracy_final:.4f}"
+                assert text_of(browser, "version") == f"{summary.version:,}"
+                assert text_of(browser, "staleness") == f"{summary.staleness.mean:.2f}"
+                wait_for(lambda: text_of(browser, "server").startswith(f"{summary.server_steps:,} "))
+                assert text_of(browser, "digest").startswith(f"digests agree: {str(summary.digest)[:12]}, confirmed by 20 of 20")
+                wait_for(lambda: text_of(browser, "legend").count("20 offline") == 1)
+                browser.click("[data-client=client-4]")
+                wait_for(lambda: "version" in text_of(browser, "story"))
+                browser.do("window.scrollTo(0, 0)")
+                keep_picture(browser, "dashboard-over-mqtt.png")
+        finally:
+            running.join()
+            run_there(broker.stop())
+
+
+def test_in_a_browser_a_thousand_clients_are_a_map_and_fifty_rows(browser: Browser) -> None:
+    """What the page holds, and is sent at each refresh, is bounded, whatever the fleet."""
+    hearing = Hearing()
+
+    class Heard:
+        """A fleet that has spoken, without a broker."""
+
+        names = hearing.names
+        story = staticmethod(hearing.story)
+
+        def look(self) -> Watched:
+            look = hearing.look(0.0, 0.0)
+            return Watched("big", "", 0, look, hearing.evaluations, 10_000, journal=True, caught_up=True)
+
+    def say(serial: int) -> None:
+        for number in range(1, 1001):
+            told = Telemetry(schema=TELEMETRY_VERSION, agent=f"client-{number}", boot=1, serial=serial, time_s=1.0, every_s=2.0,
+                             state=STATES[number % 5], version=serial, accepted=serial, step=f"client-{number}/{serial}")  # fmt: skip
+            hearing.hear(told.agent, encode_telemetry(told), 0.0)
+        hearing.look(0.0, 0.0)
+
+    say(1)
+    with served(Heard()) as server:
+        browser.open(server.url)
+        wait_for(lambda: "200 computing" in text_of(browser, "legend"))
+        elements = browser.do("return document.querySelectorAll('*').length")
+        sent = len(server.look())
+        assert browser.do("return document.querySelectorAll('#rows tr').length") == 50
+        for serial in range(2, 12):
+            say(serial)
+            wait_for(lambda serial=serial: text_of(browser, "version") == str(serial))
+        assert browser.do("return document.querySelectorAll('*').length") == elements
+        assert len(server.look()) < 1.1 * sent < 200_000
+        keep_picture(browser, "dashboard-thousand.png")
+
+
+def keep_picture(browser: Browser, name: str) -> None:
+    """For people, where continuous integration says so."""
+    if folder := os.environ.get("HOSFL_PICTURES"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / name).write_bytes(b64decode(browser.screenshot()))
+
+
+@contextmanager
+def loop_of_its_own() -> Iterator[Callable[[Any], Any]]:
+    """Runs coroutines one after another from code that is not asynchronous."""
+    loop = asyncio.new_event_loop()
+    try:
+        yield loop.run_until_complete
+    finally:
+        loop.close()

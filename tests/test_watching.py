@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hosfl_async import Run, SettingsError, load_scenario, simulate
 from hosfl_async.assembly.folder import METRICS, SUMMARY, TRACE
-from hosfl_async.assembly.watching import FolderWatch, Watched
+from hosfl_async.assembly.watching import Ended, FolderWatch, Watched
 from hosfl_async.cli import app
 from hosfl_async.report.following import Following
 from hosfl_async.trace import TraceRecord, TraceTail, TraceWriter, read_trace
@@ -38,7 +38,7 @@ def test_the_last_look_agrees_with_the_summary(run: Run) -> None:
     assert look.staleness_mean_versions == pytest.approx(summary.staleness.mean)
     assert look.staleness_max_versions == summary.staleness.max
     assert seen.evaluations == run.evaluations
-    assert seen.ended == summary
+    assert seen.ended == Ended(summary.digest, summary.digests_agree, summary.clients_confirmed, summary.clients)
     assert sum(client.steps for client in look.clients) == summary.client_steps
     assert {client.lag_versions for client in look.clients} == {0}, "everybody confirmed the last digest, so had the last page"
     assert sum(look.states.values()) == len(look.clients) == summary.clients

@@ -1,21 +1,19 @@
-"""Serves the dashboard of one run folder: on this machine alone, and to read only.
+"""Serves the dashboard of one run: on this machine alone, and to read only.
 
-Four answers: the page, one look as JSON, looks as server-sent events, and the story of a client's latest step. Everything else is 404.
+Four answers: the page, one look as JSON, looks as server-sent events, and the story of a client. Everything else is 404.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import BoundedSemaphore, Event, Lock
 from time import monotonic
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from hosfl_async.assembly.stories import story_lines
-from hosfl_async.assembly.watching import FolderWatch, Watched
+from hosfl_async.assembly.watching import RunWatch, Watched
 from hosfl_async.errors import HosflError, SettingsError
 from hosfl_async.report.client_states import followed
 from hosfl_async.report.dashboard_page import dashboard_page
@@ -32,18 +30,17 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 class Dashboard(ThreadingHTTPServer):
     """``serve_forever`` until ``shutdown``. ``port`` 0: a free one, see ``url``.
 
-    Raises ``SettingsError`` for what is no run folder, or a port in use.
+    Raises ``SettingsError`` for a port in use.
     """
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, port: int = 0, every_s: float = 0.5) -> None:
-        self.watch = FolderWatch(folder)
+    def __init__(self, watch: RunWatch, port: int = 0, every_s: float = 0.5) -> None:
+        self.watch = watch
         self.every_s = every_s
         self.streams = BoundedSemaphore(STREAMS_MAX)
         self.over = Event()
         self._lock = Lock()
-        self._shown = set(followed(self.watch.names, CLIENTS_SHOWN_MAX))
         self._json, self._at_s = b"", 0.0
         try:
             super().__init__((HOST, port), _Handler)
@@ -59,17 +56,15 @@ class Dashboard(ThreadingHTTPServer):
             return self._json
 
     def story(self, name: str) -> list[str] | None:
-        """What happened to the latest step of a client; None if there is no such client."""
+        """What happened to a client lately; None if there is no such client."""
         with self._lock:
-            client = next((each for each in self.watch.look().look.clients if each.name == name), None)
-        if client is None:
-            return None
-        return story_lines(self.watch.folder, client.step)[-STORY_LINES_MAX:] if client.step else ["it has not begun a step"]
+            lines = self.watch.story(name)
+        return None if lines is None else lines[-STORY_LINES_MAX:]
 
     def _some(self, seen: Watched) -> Watched:
         if len(seen.look.clients) <= CLIENTS_SHOWN_MAX:
             return seen
-        shown = tuple(client for client in seen.look.clients if client.name in self._shown)
+        shown = tuple(followed(seen.look.clients, CLIENTS_SHOWN_MAX))
         return msgspec.structs.replace(seen, look=msgspec.structs.replace(seen.look, clients=shown))
 
 

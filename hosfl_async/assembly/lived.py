@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import time_ns
@@ -13,6 +14,7 @@ from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.simulated import frozen_accuracy
 from hosfl_async.assembly.summing import summarise
+from hosfl_async.broker.address import parse_broker_url
 from hosfl_async.broker.embedded import embedded_broker
 from hosfl_async.broker.mqtt import MqttTransport
 from hosfl_async.broker.transport import ANYONE, Station
@@ -28,6 +30,7 @@ from hosfl_async.outbox_store import MemoryOutbox
 from hosfl_async.report import Recorder, Summary, write_summary
 from hosfl_async.scenario import Scenario
 from hosfl_async.simulation.devices import ModelledPace
+from hosfl_async.telemetry import RunTold
 
 LOOK_EVERY_S = 0.5
 """Wall seconds between two looks at the progress."""
@@ -42,12 +45,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run_live(
-    scenario: Scenario, *, folder: Path, broker: str = "auto", control: bool = True, watch: Watch | None = None, validate: bool = False
+    scenario: Scenario,
+    *,
+    folder: Path,
+    broker: str = "auto",
+    control: bool = True,
+    watch: Watch | None = None,
+    validate: bool = False,
+    on_open: Callable[[str, str], None] | None = None,
 ) -> Summary:
     """Run ``scenario`` over MQTT. ``broker``: ``auto``, ``mosquitto`` or ``iotcore`` start a private one; else the URL of one that runs.
 
     Durations of jobs and delays of links are the scenario's, times ``live.time_scale``. Losses, dropouts and outages are not imitated:
-    the network is the real one. The frozen-client control is computed in virtual time.
+    the network is the real one. The frozen-client control is computed in virtual time. ``on_open`` hears the broker's URL and the run's
+    name there, by which it can be followed.
 
     Raises ``SettingsError``, ``TransportError``, ``AgentError``; ``KeyboardInterrupt`` after an orderly stop by a signal.
     """
@@ -55,7 +66,7 @@ def run_live(
     with open_folder(folder, scenario, durable=True) as files:
         recorder = Recorder(files.metrics)
         watcher = Watcher(f"{scenario.name}, live", recorder, scenario.aggregator.client_steps, folder, watch)
-        hosts, pace = asyncio.run(_run(scenario, files, recorder, watcher, broker, validate))
+        hosts, pace = asyncio.run(_run(scenario, files, recorder, watcher, broker, validate, on_open))
         watcher.look()
         summary = _summary(scenario, hosts, recorder, watcher, frozen, pace.joules())
     write_summary(summary, folder / SUMMARY)
@@ -63,14 +74,24 @@ def run_live(
 
 
 async def _run(
-    scenario: Scenario, files: OpenFolder, recorder: Recorder, watcher: Watcher, broker: str, validate: bool
+    scenario: Scenario,
+    files: OpenFolder,
+    recorder: Recorder,
+    watcher: Watcher,
+    broker: str,
+    validate: bool,
+    on_open: Callable[[str, str], None] | None,
 ) -> tuple[dict[str, LiveHost], ModelledPace]:
     async with AsyncExitStack() as stack:
         url = await _broker_url(stack, broker, scenario)
         worker = stack.enter_context(JobWorker(scenario.live.workers))
         looking = asyncio.create_task(_look(watcher, files), name="progress")
         stack.callback(looking.cancel)
-        hosts, pace = _hosts(scenario, files, recorder, worker, url, validate)
+        boot = time_ns()
+        run = f"{scenario.name[:40]}-{boot:x}"  # a topic level of its own for every run, within the length of a name
+        hosts, pace = _hosts(scenario, files, recorder, worker, url, run, boot, validate)
+        if on_open is not None:
+            on_open(str(parse_broker_url(url)), run)
         recorder.meter = lambda: total(host.tally for host in hosts.values()).bytes
         services, clients = [hosts[AGGREGATOR], hosts[SPLIT_SERVER]], [hosts[name] for name, _ in scenario.devices()]
         if not await run_fleet(services, clients):
@@ -94,12 +115,10 @@ async def _look(watcher: Watcher, files: OpenFolder) -> None:
 
 
 def _hosts(
-    scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: JobWorker, url: str, validate: bool
+    scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: JobWorker, url: str, run: str, boot: int, validate: bool
 ) -> tuple[dict[str, LiveHost], ModelledPace]:
     parts = Parts(scenario, shared=False)
     devices = dict(scenario.devices())
-    boot = time_ns()
-    run = f"{scenario.name[:40]}-{boot:x}"  # a topic level of its own for every run, within the length of a name
     pace = modelled_pace(parts)
     common: dict[str, Any] = {
         "boot": boot,
@@ -109,6 +128,7 @@ def _hosts(
         "trace": files.trace,
         "on_record": recorder.note,
         "validate": validate,
+        "run_told": run_told(scenario),
     }
 
     def host(name: str, agent: Any, learner: Any, inbox: Any, station: Station, store: Any = None) -> LiveHost:
@@ -140,6 +160,11 @@ def _hosts(
         learner = parts.client_learner(name)
         hosts[name] = host(name, parts.client(name), learner, INBOXES["client"], station(name, groups=(CLIENTS,)), MemoryOutbox())
     return hosts, pace
+
+
+def run_told(scenario: Scenario) -> RunTold:
+    """What telemetry says of the run."""
+    return RunTold(scenario.name[:200], scenario.seed, scenario.clients, scenario.aggregator.client_steps)
 
 
 def _summary(

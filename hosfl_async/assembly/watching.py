@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from hosfl_async.assembly.folder import METRICS, SUMMARY, TRACE, scenario_of
-from hosfl_async.report import Summary, read_summary
+from hosfl_async.assembly.stories import story_lines
+from hosfl_async.report import read_summary
 from hosfl_async.report.comparing import read_evaluations
 from hosfl_async.report.following import Following, Look
 from hosfl_async.report.recorder import Evaluation
@@ -17,20 +19,44 @@ CHUNKS_AT_ONCE_MAX = 64
 """Chunks of the journal taken in before the next look, so that a long journal shows progress while it is read."""
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """What a run that is over ended with."""
+
+    digest: str | None
+    digests_agree: bool
+    clients_confirmed: int
+    clients: int
+
+
 class Watched(msgspec.Struct, frozen=True):
-    """What a person who watches sees. ``ended`` has the summary of a run that is over."""
+    """What a person who watches sees. ``ended`` has the end of a run that is over."""
 
     scenario: str
     about: str
-    seed: int
+    seed: int | None
     look: Look
     evaluations: list[Evaluation]
-    client_steps_wanted: int
+    client_steps_wanted: int | None
     journal: bool
-    """Whether the run keeps one; without it only the curve is known."""
+    """Whether anything is known of the clients; a run without a journal has its curve alone."""
     caught_up: bool
-    """Whether everything in the journal has been taken in."""
-    ended: Summary | None = None
+    """Whether everything that is there has been taken in."""
+    ended: Ended | None = None
+    connection: str = ""
+    """Of a run that is followed over a broker: where from, or why not."""
+
+
+class RunWatch(Protocol):
+    """Follows one run and only reads: by its folder, or by what its agents say."""
+
+    @property
+    def names(self) -> list[str]:
+        """Clients known so far."""
+
+    def look(self) -> Watched: ...
+
+    def story(self, name: str) -> list[str] | None:
+        """What happened to a client lately; None if there is no such client."""
 
 
 class FolderWatch:
@@ -58,8 +84,15 @@ class FolderWatch:
             client_steps_wanted=self._scenario.aggregator.client_steps,
             journal=journal,
             caught_up=caught_up,
-            ended=ended,
+            ended=None if ended is None else Ended(ended.digest, ended.digests_agree, ended.clients_confirmed, ended.clients),
         )
+
+    def story(self, name: str) -> list[str] | None:
+        """Of its latest step."""
+        client = next((each for each in self.look().look.clients if each.name == name), None)
+        if client is None:
+            return None
+        return story_lines(self.folder, client.step) if client.step else ["it has not begun a step"]
 
     def _read(self) -> bool:
         for _ in range(CHUNKS_AT_ONCE_MAX):

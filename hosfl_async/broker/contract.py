@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.broker.transport import ANYONE, Arrival, Delivery, PeerLost, Station, Transport
 from hosfl_async.errors import OversizeError, TransportError
+from hosfl_async.telemetry import TELEMETRY_BYTES_MAX
 
 MakeTransport = Callable[[Station], Transport]
 Check = Callable[[MakeTransport, BrokerSettings], Awaitable[None]]
@@ -177,6 +178,23 @@ async def hands_a_name_over(make: MakeTransport, settings: BrokerSettings) -> No
         _require(got == [Delivery("a", b"to the later")], "frames must reach the station that took over", got)
 
 
+async def lets_telemetry_wait_for_nothing(make: MakeTransport, settings: BrokerSettings) -> None:
+    """Telemetry is told or dropped at once and counted either way, reaches no agent, and takes no frame's place."""
+    run = _run()
+    async with make(_station(run, "b", watches=(ANYONE,))) as b, make(_station(run, "a")) as a:
+        for number in range(30):
+            await a.send("b", bytes([number]))
+            a.tell(b"telemetry")
+        got = await _take(b, 30)
+        _require(_same(got, [Delivery("a", bytes([number])) for number in range(30)]), "frames must arrive, and they alone", got)
+        told, dropped = a.counts["telemetry_told"], a.counts["telemetry_dropped"]
+        _require(told + dropped == 30, "every record must be counted, told or dropped", (told, dropped))
+        a.tell(bytes(TELEMETRY_BYTES_MAX + 1))
+        _require(a.counts["telemetry_dropped"] == dropped + 1, "a record that is too long must be dropped", dict(a.counts))
+    a.tell(b"too late")
+    _require(a.counts["telemetry_dropped"] == dropped + 2, "a closed transport must drop telemetry, and not raise", dict(a.counts))
+
+
 async def ends_cleanly(make: MakeTransport, settings: BrokerSettings) -> None:
     """What was sent before leaving still arrives; afterwards ``send`` raises ``TransportError`` and ``received`` ends."""
     run = _run()
@@ -206,6 +224,7 @@ CHECKS: tuple[Check, ...] = (
     announces_an_abrupt_end,
     keeps_runs_apart,
     hands_a_name_over,
+    lets_telemetry_wait_for_nothing,
     ends_cleanly,
 )
 

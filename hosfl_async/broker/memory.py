@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from random import Random
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,7 @@ from hosfl_async.broker.settings import BrokerSettings, MemoryFaults
 from hosfl_async.broker.topics import check_name
 from hosfl_async.broker.transport import ANYONE, Arrival, Delivery, PeerLost, Station
 from hosfl_async.errors import OversizeError, TransportError
+from hosfl_async.telemetry import TELEMETRY_BYTES_MAX
 
 HOLD_MIN_S = 0.01
 """A frame held back for reordering waits at most this, or ``delay_max_s`` if that is longer."""
@@ -34,6 +35,8 @@ class MemoryExchange:
         self._draw = Random(self._faults.seed).random
         self._present: dict[tuple[str, str], MemoryTransport] = {}
         self._held: dict[tuple[str, str], Delivery] = {}
+        self.on_telemetry: Callable[[str, str, bytes], None] | None = None
+        """Told run, agent and record of all telemetry."""
 
     def transport(self, station: Station) -> MemoryTransport:
         """A transport for ``station``, not yet open."""
@@ -153,6 +156,13 @@ class MemoryTransport:
         check_name(recipient, "recipient")
         self.counts["sent"] += 1
         self._exchange.carry(self.station, recipient, payload)
+
+    def tell(self, telemetry: bytes) -> bool:
+        said = self._open and len(telemetry) <= min(TELEMETRY_BYTES_MAX, self.payload_bytes_max)
+        self.counts["telemetry_told" if said else "telemetry_dropped"] += 1
+        if said and self._exchange.on_telemetry is not None:
+            self._exchange.on_telemetry(self.station.run, self.station.name, telemetry)
+        return said
 
     def received(self) -> AsyncIterator[Arrival]:
         return self._inbox.received()

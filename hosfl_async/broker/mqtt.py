@@ -29,6 +29,7 @@ from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.broker.topics import HERE, LEFT, LOST, Topics, presence, read_presence
 from hosfl_async.broker.transport import Arrival, Delivery, PeerLost, Station
 from hosfl_async.errors import OversizeError, TransportError
+from hosfl_async.telemetry import TELEMETRY_BYTES_MAX
 
 PEERS_KNOWN_MAX = 1_000_000
 """Peers whose presence is remembered; the loss of others goes unreported and is counted as ``peers_unknown``."""
@@ -118,6 +119,15 @@ class MqttTransport:
         if self._failure is not None or self._closing or self._keeper is None:
             raise self._failure or TransportError(f"the transport of {self.station.name} is closed")
         self._put(frame)
+
+    def tell(self, telemetry: bytes) -> bool:
+        link, said = self._link, False
+        room = not self._closing and not self._outbox and len(self._in_flight) < self._settings.inflight_max
+        if link is not None and room and len(telemetry) <= min(TELEMETRY_BYTES_MAX, self.payload_bytes_max):
+            # not among the frames in flight: it is not sent again, and nobody waits for it
+            said = link.publish_now(Frame(self._topics.telemetry, telemetry, 0)) is not None
+        self.counts["telemetry_told" if said else "telemetry_dropped"] += 1
+        return said
 
     def received(self) -> AsyncIterator[Arrival]:
         return self._inbox.received()

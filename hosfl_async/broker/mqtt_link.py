@@ -62,14 +62,15 @@ class Frame(NamedTuple):
 class MqttLink(aiomqtt.Client):
     """One connection. ``on_frame`` and ``on_confirmed`` (message identifier, refused or not) are called inside paho: be brief.
 
-    ``token`` names the link in its presence messages; later links have greater tokens.
+    ``token`` names the link in its presence messages; later links have greater tokens. Without ``topics`` there is no
+    presence: the link listens only.
     """
 
     def __init__(
         self,
         address: BrokerAddress,
         station: Station,
-        topics: Topics,
+        topics: Topics | None,
         settings: BrokerSettings,
         token: str,
         tls: ssl.SSLContext | None,
@@ -88,7 +89,7 @@ class MqttLink(aiomqtt.Client):
             identifier=f"hosfl-{station.run}-{station.name}-{token[:BIRTH_CHARACTERS]}",
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=True,
-            will=aiomqtt.Will(topics.presence, presence(LOST, token), qos=1, retain=True),
+            will=None if topics is None else aiomqtt.Will(topics.presence, presence(LOST, token), qos=1, retain=True),
             keepalive=settings.keepalive_s,
             timeout=settings.connect_timeout_s,
             max_inflight_messages=settings.inflight_max,

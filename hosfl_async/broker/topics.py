@@ -4,6 +4,7 @@
 
     hosfl/<run>/to/<recipient>/from/<sender>     a frame to one agent or to a group
     hosfl/<run>/presence/<agent>                 "here <token>" | "lost <token>", retained; empty after a farewell
+    hosfl/<run>/telemetry/<agent>                what it says of itself to people who watch (``telemetry.Telemetry``); no agent listens
 
 Identity is a topic level: an access list with one pattern per agent (``write hosfl/+/to/+/from/%u``, ``read hosfl/+/to/%u/from/+``)
 proves the sender's name, and no payload has to be trusted for it. Presence is the only retained topic; "lost" is the last will. The token
@@ -21,6 +22,7 @@ DualVariable, DualRefused, Welcome, JoinRefused,       nobody: the question is r
 Accepted, Refused, LogPage, Snapshot, DigestDiffers
 HeadAnnounced                                          nobody: a hint
 presence                                               (QoS 1: rare, and a farewell must have arrived before DISCONNECT)
+telemetry                                              nobody (always QoS 0, at most one each few seconds: the next one says more)
 =====================================================  =====================================================================
 
 And QoS 1 costs: with mosquitto 1.1 to 1.3 times the processor time per message, with iotcore, which leaves Nagle's algorithm on, 44 ms
@@ -60,6 +62,7 @@ class Topics:
         self._base = f"{ROOT}/{station.run}"
         self._levels = (ROOT, station.run)
         self.presence = f"{self._base}/presence/{station.name}"
+        self.telemetry = f"{self._base}/telemetry/{station.name}"
         addresses = (station.name, *(check_name(group, "group name") for group in station.groups))
         self.frame_filters = tuple(f"{self._base}/to/{address}/from/+" for address in addresses)
         watched = station.watches if ANYONE in station.watches else (*station.watches, station.name)
@@ -100,6 +103,19 @@ def read_presence(payload: bytes) -> tuple[str, str]:
     """Word and token of a presence payload; two empty strings for a farewell and for anything unreadable."""
     word, _, token = payload.decode("ascii", "replace").partition(" ")
     return (word, token) if word in (HERE, LOST) else ("", "")
+
+
+def telemetry_filter(run: str | None) -> str:
+    """What whoever watches subscribes to: the telemetry of all agents of a run, or of every run. Raises ``SettingsError`` for no name."""
+    return f"{ROOT}/{ANYONE if run is None else check_name(run, 'run name')}/telemetry/{ANYONE}"
+
+
+def telemetry_of(topic: str) -> tuple[str, str] | None:
+    """Run and agent of a telemetry topic, ``None`` for any other topic."""
+    levels = topic.split("/")
+    if len(levels) == 4 and levels[0] == ROOT and levels[2] == "telemetry" and _NAME.match(levels[1]) and _NAME.match(levels[3]):
+        return levels[1], levels[3]
+    return None
 
 
 TOPICS_KEPT_MAX = 4096

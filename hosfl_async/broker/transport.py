@@ -20,7 +20,10 @@ each of them held to by ``broker/contract.py``:
 8. **Loss of peers.** If a watched peer's connection ends without a farewell, ``PeerLost`` follows. It is a hint: the peer may be back
    already. A farewell (leaving ``async with``) raises none.
 9. **One station, one connection.** A later connection under the same name takes over; the earlier one gives up with ``TransportError``.
-10. **Runs are apart.** Nothing crosses from one run to another, though both use one broker.
+10. **Telemetry never waits.** ``tell`` says something to whoever watches the run. It never waits, queues or raises for a broker that is
+   not there, and goes behind every frame: with anything in the outbox, or above ``payload_bytes_max``, it is dropped
+   and counted.
+11. **Runs are apart.** Nothing crosses from one run to another, though both use one broker.
 """
 
 from __future__ import annotations
@@ -81,6 +84,9 @@ class Transport(Protocol):
 
     async def send(self, recipient: str, payload: bytes) -> None:
         """Put one frame into the outbox for an agent or a group. Raises ``OversizeError``, or ``TransportError`` once it has given up."""
+
+    def tell(self, telemetry: bytes) -> bool:
+        """Say one telemetry record now or never: True if it left. ``telemetry_told`` and ``telemetry_dropped`` in ``counts``."""
 
     def received(self) -> AsyncIterator[Arrival]:
         """Arrivals, one consumer at a time. Asking for the next one says that the last one was taken. Ends when the transport closes."""

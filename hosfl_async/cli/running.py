@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hosfl_async.cli.app import app
-from hosfl_async.cli.console import Progress, tell
+from hosfl_async.cli.console import Progress, errors, tell
 from hosfl_async.cli.options import AsJson, Control, File, Out, Overrides, Seed
 
 
@@ -51,5 +51,9 @@ def live(
     scenario = load_scenario(file, overrides, seed)
     with Progress() as progress:
         folder = out or assembly.free_folder(scenario)
-        summary = assembly.run_live(scenario, folder=folder, broker=broker, control=control, watch=progress.show)
+        summary = assembly.run_live(scenario, folder=folder, broker=broker, control=control, watch=progress.show, on_open=_tell_where)
     tell(summary, as_json, progress.folder)
+
+
+def _tell_where(url: str, run: str) -> None:
+    errors.print(f"[dim]to follow it from anywhere: hosfl watch --broker {url} --run-id {run}[/dim]")

@@ -51,7 +51,15 @@ from hosfl_async.live.pace import Pace, RealPace, WallClock
 from hosfl_async.live.roll import Roll
 from hosfl_async.live.settings import LiveSettings
 from hosfl_async.live.tally import Tally
+from hosfl_async.live.telling import Teller
+from hosfl_async.telemetry import RunTold
 from hosfl_async.trace import TraceWriter, steps_of
+
+LAST_WORD_ATTEMPTS = 10
+LAST_WORD_PAUSE_S = 0.05
+_UNREAD = ("dropped", "oversize", "refused", "impostor", "rate_limited")
+_UNREAD_BY_TRANSPORT = ("outbox_dropped", "unsent", "refused", "oversize")
+"""Frames that were dropped or could not be read: ``tally.COUNTS``, and the transport's."""
 
 
 class Store(Protocol):
@@ -89,6 +97,7 @@ class LiveHost:
     trace: journal, or None. on_record: called with (modelled seconds, agent, record) for every ``Record``.
     lingers: a service goes on answering when its agent has finished, until ``request_stop``, since its last word may be lost.
     validate: let the agent check its own invariants after every event (for tests).
+    run_told: what the run is, for whoever watches: the aggregator's telemetry says it.
     """
 
     def __init__(
@@ -110,6 +119,7 @@ class LiveHost:
         lingers: bool = False,
         validate: bool = False,
         roll: Roll | None = None,
+        run_told: RunTold | None = None,
     ) -> None:
         self.agent, self.learner, self.transport = agent, learner, transport
         self.tally = Tally()
@@ -122,6 +132,8 @@ class LiveHost:
         self._decoder, self._limits = Decoder(inbox, limits), limits
         self._reassembler = Reassembler(limits)
         self._gate = Gate(self.settings)
+        every_s = self.settings.telemetry_every_s
+        self._teller = Teller(agent, boot, every_s, self._unread, run_told) if every_s else None
         self._outgoing = Outgoing(transport, self.settings.sends_waiting_max, self.tally.counts)
         self._messages_sent = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -173,6 +185,8 @@ class LiveHost:
                 self._limits = replace(self._limits, frame_bytes_max=min(self._limits.frame_bytes_max, self.transport.payload_bytes_max))
                 self._start("receives", self._receive())
                 self._start("sends", self._outgoing.run())
+                if self._teller is not None:
+                    self._start("tells", self._tell(self._teller))
                 records = self._store.records() if self._store is not None else ()
                 self._note("started", values={"boot": self._boot, "records": len(records)})
                 self._feed(Started(self._boot, records))
@@ -201,6 +215,8 @@ class LiveHost:
         if self._computing is not None:
             await asyncio.wait([self._computing], timeout=self.settings.stop_s)
         await self._outgoing.flush(self.settings.stop_s)
+        if self._teller is not None:
+            await self._tell_the_end(self._teller)
         for task in self._tasks.values():
             task.cancel()
 
@@ -212,6 +228,25 @@ class LiveHost:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+
+    async def _tell(self, teller: Teller) -> None:
+        """Telemetry, at times that differ from agent to agent, so that a fleet does not speak with one voice."""
+        await asyncio.sleep(teller.begins_after_s)
+        while True:
+            self.transport.tell(teller.record(self._clock.now_s()))
+            await asyncio.sleep(teller.every_s)
+
+    async def _tell_the_end(self, teller: Teller) -> None:
+        """The last record says that this was it; worth a moment's wait for frames that are before it."""
+        for _ in range(LAST_WORD_ATTEMPTS):
+            if self.transport.tell(teller.record(self._clock.now_s())):
+                return
+            await asyncio.sleep(LAST_WORD_PAUSE_S)
+
+    def _unread(self) -> int:
+        """Frames that this host or its transport dropped, or could not read."""
+        ours, theirs = self.tally.counts, self.transport.counts
+        return sum(ours[what] for what in _UNREAD) + sum(theirs.get(what, 0) for what in _UNREAD_BY_TRANSPORT)
 
     # -- events ------------------------------------------------------------------------------------------
 
@@ -399,8 +434,13 @@ class LiveHost:
     def _note(
         self, what: str, kind: str = "", subject: Any = None, peer: str = "", size: int = 0, *, step: str = "", values: Any = None
     ) -> None:
-        if self._trace is not None and self._trace.enabled:
-            steps = step if subject is None else steps_of(subject)
+        traced = self._trace is not None and self._trace.enabled
+        if not traced and self._teller is None:
+            return
+        steps = step if subject is None else steps_of(subject)
+        if self._teller is not None:
+            self._teller.met(what, kind, steps, self._clock.now_s(), values)
+        if traced and self._trace is not None:
             self._trace.note(self._clock.now_s(), self.agent.name, what, kind, steps, peer, size, values)
 
 

@@ -41,5 +41,7 @@ class LiveSettings:
     """Upper bound of a quarantine; whoever keeps the limit for so long after one begins anew."""
     senders_known_max: Annotated[int, Ge(1)] = 1_000_000
     """Senders whose frames are counted; beyond it the one that has been silent longest is forgotten."""
+    telemetry_every_s: Annotated[float, Ge(0), Le(3600)] = 2.0
+    """Wall seconds between two records of what an agent says of itself to `hosfl watch` and `hosfl dashboard`. 0: it says nothing."""
     story_events_kept: Annotated[int, Ge(1)] = 20
     """Latest events of an agent that are told when it fails."""

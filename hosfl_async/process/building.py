@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from hosfl_async.assembly.building import INBOXES, Parts, modelled_pace
+from hosfl_async.assembly.lived import run_told
 from hosfl_async.broker.mqtt import MqttTransport
 from hosfl_async.broker.transport import ANYONE, Station
 from hosfl_async.checkpoint_store import CheckpointStore
@@ -63,6 +64,7 @@ def build_host(
         on_record=record_teller(log),
         lingers=role != "client",
         roll=Roll() if role == "aggregator" else None,
+        run_told=run_told(scenario),
     )
 
 

@@ -29,7 +29,7 @@ from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.broker.topics import check_name
 from hosfl_async.durable_files import sync_folder, write_durably
 from hosfl_async.errors import SettingsError
-from hosfl_async.provisioning.access import SERVICES, mosquitto_list
+from hosfl_async.provisioning.access import OPERATOR, SERVICES, mosquitto_list
 from hosfl_async.provisioning.authority import Pair, facts_of, issue, new_authority, revocation_list, sign
 from hosfl_async.provisioning.broker_files import mosquitto_settings
 from hosfl_async.scenario import Scenario, load_scenario, scenario_digest, to_toml
@@ -131,10 +131,10 @@ class Operator:
     def add(self, names: Sequence[str], days: int = CERTIFICATE_DAYS) -> list[Path]:
         """Kits for agents that have none. Raises ``SettingsError``, having made nothing, for names that cannot be or have one."""
         scenario = self._scenario()
-        known = {*SERVICES, *(name for name, _ in scenario.devices())}
+        known = {*SERVICES, OPERATOR, *(name for name, _ in scenario.devices())}
         for name in names:
             if name not in known:
-                expected = f"client-1 to client-{scenario.clients}"
+                expected = f"client-1 to client-{scenario.clients}, or {OPERATOR}"
                 raise SettingsError(name, "no such device in the scenario's fleet", expected=expected, found=name)
             if (self.folder / KITS / name).exists():
                 raise SettingsError(name, "has a kit already", mend="`hosfl provision renew` makes a new certificate")

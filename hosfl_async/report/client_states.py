@@ -1,10 +1,7 @@
 """What each client was doing, and when: the journal of a run folded into a few states.
 
-A client is, in this order of precedence: *offline* (not there yet, crashed, stopped, suspended, or gone for ever), *computing* (a job of
-its learner runs), *catching up* (it replays log entries, has asked for some, or installs a snapshot), *waiting for the dual* (its
-activations are out and nothing else is to be done), or *waiting otherwise* (for an answer, a place, a delay to pass).
-
-One pass over the journal, in memory that grows with the clients that are followed and with the segments kept, never with the fleet.
+What the states mean, ``telemetry.Activity`` says. One pass over the journal, in memory that grows with the clients that are followed and
+with the segments kept, never with the fleet.
 """
 
 from __future__ import annotations
@@ -12,22 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TypeVar
 
+from hosfl_async.telemetry import STATES, Activity, State
 from hosfl_async.trace import TraceRecord
 
-State = Literal["computing", "waiting for the dual", "catching up", "offline", "waiting otherwise"]
-STATES: tuple[State, ...] = ("computing", "waiting for the dual", "catching up", "waiting otherwise", "offline")
+__all__ = ["FOLLOWED_MAX", "STATES", "ClientCourse", "Segment", "State", "closer_look", "courses", "followed"]
+
+T = TypeVar("T")
 
 FOLLOWED_MAX = 24
 """Clients that a report follows; of a larger fleet, so many at equal distances."""
 
 SEGMENTS_MAX = 200_000
 """Segments kept of all followed clients together; the closer look ends where they do."""
-
-_CATCHING_UP = {"Replay", "InstallSnapshot"}
-_AWAY = {"crashed", "stopped", "departed", "paused"}
-_BACK = {"started", "resumed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +42,20 @@ class ClientCourse:
     seconds: Counter[State] = field(default_factory=Counter)
     segments: list[Segment] = field(default_factory=list)
     _since_s: float = 0.0
-    _away: bool = True
-    _job: str = ""
-    _asked: bool = False
-    _dual: bool = False
+    _activity: Activity = field(default_factory=Activity)
 
     @property
     def state(self) -> State:
-        if self._away:
-            return "offline"
-        if self._job:
-            return "catching up" if self._job in _CATCHING_UP else "computing"
-        if self._asked:
-            return "catching up"
-        return "waiting for the dual" if self._dual else "waiting otherwise"
+        return self._activity.state
 
     @property
     def awaits_dual(self) -> bool:
-        return self._dual
+        return self._activity.awaits_dual
 
     def meet(self, record: TraceRecord, keep: bool) -> None:
         """Take in one record of this client."""
         before = self.state
-        self._change(record)
+        self._activity.met(record.what, record.kind)
         if self.state != before:
             self._end(before, record.time_s, keep)
 
@@ -85,33 +71,8 @@ class ClientCourse:
                 self.segments.append(Segment(state, self._since_s, time_s))
         self._since_s = time_s
 
-    def _change(self, record: TraceRecord) -> None:
-        match record.what, record.kind:
-            case what, _ if what in _AWAY:
-                self._away = True
-                if what != "paused":  # a suspended device keeps its memory
-                    self._job, self._asked, self._dual = "", False, False
-            case what, _ if what in _BACK:
-                self._away = False
-            case "job_started", job:
-                self._job = job
-            case (("job_done" | "job_failed"), _):
-                self._job = ""
-            case "sent", "CatchUp":
-                self._asked = True
-            case "delivered", ("LogPage" | "Snapshot"):
-                self._asked = False
-            case "sent", "SmashedData":
-                self._dual = True
-            case "delivered", ("DualVariable" | "DualRefused"):
-                self._dual = False
-            case "recorded", "cut_off":
-                self._dual = False
-            case _:
-                pass
 
-
-def followed(names: Collection[str], most: int = FOLLOWED_MAX) -> list[str]:
+def followed(names: Collection[T], most: int = FOLLOWED_MAX) -> list[T]:
     """All names, or ``most`` of them at equal distances, in their order."""
     ordered = list(names)
     if len(ordered) <= most:

@@ -62,20 +62,22 @@ function show(next) {
   seen = next;
   const look = next.look, points = next.evaluations, end = next.ended;
   say('name', next.scenario);
-  say('state', `seed ${next.seed}, ${end ? 'ended' : 'going on'} at ${number(Math.round(look.time_s))} s modelled time` +
-    (next.caught_up ? '' : ', reading the journal') + (next.journal ? '' : ', without a journal'));
+  const flaws = (next.caught_up ? '' : ', reading the journal') + (next.journal ? '' : ', without a journal') +
+    (next.connection ? ': ' + next.connection : ''), seed = next.seed === null ? '' : `seed ${next.seed}, `;
+  say('state', `${seed}${end ? 'ended' : 'going on'} at ${number(Math.round(look.time_s))} s modelled time${flaws}`);
   say('about', next.about);
   if (points.length) {
     say('accuracy', points[points.length - 1].accuracy.toFixed(4));
     say('best', 'best ' + Math.max(...points.map(each => each.accuracy)).toFixed(4));
   }
-  say('steps', number(look.client_steps)); say('wanted', 'of ' + number(next.client_steps_wanted));
+  say('steps', number(look.client_steps)); say('wanted', next.client_steps_wanted === null ? '' : 'of ' + number(next.client_steps_wanted));
   say('rate', look.steps_per_s.toFixed(2)); say('version', number(look.version));
   say('digest', end ? `${end.digests_agree ? 'digests agree' : 'DIGESTS DIFFER'}: ${(end.digest || 'none').slice(0, 12)}, ` +
-    `confirmed by ${end.clients_confirmed} of ${end.clients}` : 'versions');
+    `confirmed by ${end.clients_confirmed} of ${end.clients}` : look.digests_differ ? `versions; ${look.digests_differ} DIGESTS DIFFER` :
+    look.digests_compared ? `versions; ${number(look.digests_compared)} digests compared, all agree` : 'versions');
   say('staleness', look.staleness_mean_versions.toFixed(2)); say('stalest', `mean; max ${look.staleness_max_versions} versions`);
   say('duals', number(look.duals_in_flight)); say('server', number(look.server_steps) + ' server steps');
-  say('refused', number(look.refusals)); say('lost', number(look.lost) + ' messages lost');
+  say('refused', number(look.refusals)); say('lost', number(look.lost) + ' messages lost or dropped');
   const fleet = Object.values(look.states).reduce((sum, each) => sum + each, 0);
   say('shown', look.clients.length < fleet ? `${number(look.clients.length)} of ${number(fleet)} clients, at equal distances` : '');
   legend(look.states); curve(points); map(look.clients); table(look.clients); one();

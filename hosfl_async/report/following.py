@@ -26,7 +26,8 @@ class ClientLook(msgspec.Struct, frozen=True):
     name: str
     state: str
     lag_versions: int
-    """Versions committed since the aggregator last sent it the log's newest page or a snapshot."""
+    """From a journal: versions committed since the aggregator last sent it the log's newest page or a snapshot. By telemetry: versions that
+    its own copy of the client half is behind the log."""
     steps: int
     """Its contributions that are in the log."""
     refused: int
@@ -49,6 +50,9 @@ class Look(msgspec.Struct, frozen=True):
     lost: int = 0
     states: dict[str, int] = {}
     clients: tuple[ClientLook, ...] = ()
+    digests_compared: int | None = None
+    """Digests of the client half held against another one of the same version until now; None where the journal does not tell."""
+    digests_differ: int = 0
 
 
 class Following:
@@ -63,7 +67,7 @@ class Following:
         self._commits: deque[tuple[float, int]] = deque(maxlen=RATE_COMMITS)
         self._staleness = [0, 0, 0]  # sum, count, highest
         self._time_s = 0.0
-        self._version = self._server_steps = self._lost = 0
+        self._version = self._server_steps = self._lost = self._differ = 0
 
     def meet(self, records: Iterable[TraceRecord]) -> None:
         """Take in what the journal has grown by."""
@@ -79,6 +83,7 @@ class Following:
             if record.what == "delivered" and record.kind in _REFUSALS:
                 self._refused[record.agent] += 1
             self._lost += record.what == "lost"
+            self._differ += record.what == "delivered" and record.kind == "DigestDiffers"
 
     def _of_a_server(self, record: TraceRecord) -> None:
         values = record.values or {}
@@ -118,6 +123,7 @@ class Following:
             lost=self._lost,
             states={state: states[state] for state in STATES},
             clients=clients,
+            digests_differ=self._differ,
         )
 
     def _client(self, course: ClientCourse) -> ClientLook:

@@ -36,6 +36,7 @@ from hosfl_async.live.host import LiveHost
 from hosfl_async.live.job_worker import JobWorker
 from hosfl_async.live.settings import LiveSettings
 from hosfl_async.messages import CLIENTS, AggregatorInbox, CatchUp, EdgeClientInbox, HeadAnnounced, LogPage, Snapshot, Tensor
+from hosfl_async.telemetry import Telemetry, decode_telemetry
 from hosfl_async.trace import TraceWriter, read_trace
 
 
@@ -414,3 +415,36 @@ def test_bytes_and_messages_are_counted_by_kind() -> None:
     host = alone(toy)
     assert host.tally.messages == {"LogPage": 1, "HeadAnnounced": 1}
     assert host.tally.bytes == {"log": len(encode("aggregator", page)), "control": len(encode("aggregator", head(1)))}
+
+
+def test_what_a_host_tells_of_its_agent() -> None:
+    """Whole records of one process, in their order, within the rate; the last one says that this was it."""
+    heard: list[Telemetry] = []
+    every_s = 0.05
+
+    def answer(event: Event, now: float) -> list[Effect]:
+        match event:
+            case Started():
+                return [Send("nobody", ask(1)), SetTimer("end", 12 * every_s)]
+        return []
+
+    def build(exchange: MemoryExchange, worker: JobWorker) -> list[LiveHost]:
+        exchange.on_telemetry = lambda run, agent, record: heard.append(decode_telemetry(agent, record))
+        toy = ToyAgent("client-1", answer, lambda toy: TimerFired("end") in toy.events)
+        return [host_of(toy, exchange, AggregatorInbox, worker, boot=7, settings=LiveSettings(telemetry_every_s=every_s))]
+
+    [host] = run_hosts(build)
+    assert [record.serial for record in heard] == list(range(1, len(heard) + 1))
+    assert 2 <= len(heard) <= 14 and {(record.agent, record.boot, record.every_s) for record in heard} == {("client-1", 7, every_s)}
+    assert [record.state for record in heard] == ["catching up"] * (len(heard) - 1) + ["offline"]
+    assert [record.finished for record in heard] == [False] * (len(heard) - 1) + [True]
+    assert host.transport.counts["telemetry_told"] == len(heard)
+
+
+def test_a_host_that_is_to_say_nothing_says_nothing() -> None:
+    def build(exchange: MemoryExchange, worker: JobWorker) -> list[LiveHost]:
+        toy = ToyAgent("client-1", lambda event, now: [], lambda toy: True)
+        return [host_of(toy, exchange, AggregatorInbox, worker, settings=LiveSettings(telemetry_every_s=0))]
+
+    [host] = run_hosts(build)
+    assert not host.transport.counts

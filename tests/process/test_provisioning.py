@@ -9,6 +9,7 @@ import signal
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -25,13 +26,15 @@ from hosfl_async.broker.transport import Station
 from hosfl_async.errors import SettingsError, TransportError
 from hosfl_async.process import exits, load_process_settings
 from hosfl_async.process.rehearsal import rehearse
-from hosfl_async.provisioning.access import SERVICES, allows
+from hosfl_async.process.watching import watch_of
+from hosfl_async.provisioning.access import OPERATOR, SERVICES, allows
 from hosfl_async.provisioning.authority import facts_of, issue
 from hosfl_async.provisioning.broker_files import rehearsed_settings
 from hosfl_async.provisioning.operator import Operator, Plan
 
 SMALL = Path(__file__).with_name("small.toml")
 AGENTS = (*SERVICES, "client-1", "client-2")
+EVERYONE = (*AGENTS, OPERATOR)
 RUN = "spring"
 
 
@@ -48,7 +51,7 @@ def provisioned(folder: Path) -> tuple[Operator, SecureMosquitto]:
 
     port = free_port()
     operator = Operator.create(folder / "operator", Plan(RUN, SMALL, f"mqtts://127.0.0.1:{port}"))
-    operator.add(operator.without_kit())
+    operator.add([*operator.without_kit(), OPERATOR])
     broker = SecureMosquitto(operator, folder, port)
     broker.start()
     return operator, broker
@@ -105,13 +108,21 @@ class Device:
 BASE = f"hosfl/{RUN}"
 TOPICS = [
     *(f"{BASE}/to/{to}/from/{sender}" for to, sender in product((*AGENTS, "clients"), AGENTS)),
-    *(f"{BASE}/presence/{name}" for name in AGENTS),
-    *("hosfl/winter/to/aggregator/from/client-1", "other", f"{BASE}/to/aggregator", f"{BASE}/to/aggregator/from/client-1/more"),
+    *(f"{BASE}/to/{service}/from/{OPERATOR}" for service in SERVICES),
+    f"{BASE}/to/{OPERATOR}/from/aggregator",
+    *(f"{BASE}/{what}/{name}" for what, name in product(("presence", "telemetry"), EVERYONE)),
+    *(
+        "hosfl/winter/to/aggregator/from/client-1",
+        "hosfl/winter/telemetry/client-1",
+        "other",
+        f"{BASE}/to/aggregator",
+        f"{BASE}/to/aggregator/from/client-1/more",
+    ),
 ]
 
 
 @pytest.mark.mosquitto
-@pytest.mark.parametrize("sender", AGENTS)
+@pytest.mark.parametrize("sender", EVERYONE)
 @pytest.mark.parametrize("filters", [("#",), tuple(TOPICS)], ids=["wildcard", "exact"])
 def test_the_broker_enforces_every_rule(secured: tuple[Operator, SecureMosquitto], sender: str, filters: tuple[str, ...]) -> None:
     """One agent says something on every topic; the others ask to hear everything, by a wildcard or by all the exact topics.
@@ -119,7 +130,7 @@ def test_the_broker_enforces_every_rule(secured: tuple[Operator, SecureMosquitto
     Each topic on a connection of its own: over TLS, mosquitto 2.0.11 ends the connection of whoever speaks where it may not.
     """
     operator, broker = secured
-    listeners = {name: Device(operator, broker.port, name, filters) for name in AGENTS if name != sender}
+    listeners = {name: Device(operator, broker.port, name, filters) for name in EVERYONE if name != sender}
     try:
         for topic in TOPICS:
             speaker = Device(operator, broker.port, sender)
@@ -127,7 +138,7 @@ def test_the_broker_enforces_every_rule(secured: tuple[Operator, SecureMosquitto
             speaker.close()
         service = next(name for name in SERVICES if name != sender)
         for name, listener in listeners.items():  # after all that the broker has passed on
-            end = f"{BASE}/to/{name}/from/{service}"
+            end = f"{BASE}/telemetry/{service}" if name == OPERATOR else f"{BASE}/to/{name}/from/{service}"
             listeners[service].say(end, b"end", 1)
             until(lambda listener=listener, end=end: (end, b"end") in listener.heard, f"the end at {name}")
     finally:
@@ -147,6 +158,14 @@ def test_devices_speak_to_services_only_and_hear_their_own() -> None:
     assert not any(allows(RUN, name, access, f"hosfl/winter/presence/{name}") for name in AGENTS for access in ("read", "write"))
     assert all(allows(RUN, "client-1", "write", f"{BASE}/to/{to}/from/client-1") for to in SERVICES)
     assert allows(RUN, "client-1", "read", f"{BASE}/to/clients/from/aggregator")
+
+
+def test_the_operator_hears_telemetry_and_says_nothing() -> None:
+    assert {topic for topic in TOPICS if allows(RUN, OPERATOR, "read", topic)} == {f"{BASE}/telemetry/{name}" for name in AGENTS}
+    assert not any(allows(RUN, OPERATOR, "write", topic) for topic in TOPICS)
+    for name, other in product(AGENTS, EVERYONE):
+        assert not allows(RUN, name, "read", f"{BASE}/telemetry/{other}")
+        assert allows(RUN, name, "write", f"{BASE}/telemetry/{other}") == (name == other)
 
 
 def connect(port: int, name: str, files: TlsFiles | None) -> str:
@@ -221,21 +240,32 @@ def test_a_revoked_device_is_out_and_a_renewed_one_in(tmp_path: Path) -> None:
 def test_a_provisioned_run_trains_over_mutual_tls(forks: Zygote, tmp_path: Path) -> None:
     operator, broker = provisioned(tmp_path)
     pids: dict[str, int] = {}
+    stack = ExitStack()
     try:
         for name in (*SERVICES, *(f"client-{number}" for number in range(1, 5))):
             role = {"aggregator": "aggregator", "split_server": "server"}.get(name, "client")
             words = ("agent", role, "--config", kit(operator, name) / "settings.toml")
             pids[name] = forks.start(*words, log=tmp_path / f"{name}.log")
+        with pytest.raises(SettingsError, match="is an agent's own"):
+            watch_of(kit(operator, "client-1") / "settings.toml")
+        watch = stack.enter_context(watch_of(kit(operator, OPERATOR) / "settings.toml"))
+        assert watch.names == [f"client-{number}" for number in range(1, 5)], "from the kit's scenario, before anybody has spoken"
         codes = {name: forks.code(pids[name]) for name in pids if name not in SERVICES}
         assert set(codes.values()) == {exits.FINISHED}, (tmp_path / "client-1.log").read_text()
         for name in SERVICES:
             os.kill(pids[name], signal.SIGTERM)
             assert forks.code(pids[name]) == exits.FINISHED
+        until(lambda: watch.look().ended is not None, "the end to be told")
+        seen = watch.look()
+        assert seen.ended is not None and seen.ended.digests_agree and seen.ended.clients_confirmed == 4
+        assert seen.look.states["offline"] == 4 and seen.look.digests_differ == 0 and seen.evaluations
         roll = json.loads((kit(operator, "aggregator") / "state" / "fleet.json").read_text())
         devices = {name: row for name, row in roll["devices"].items() if name not in SERVICES}
         assert sorted(devices) == [f"client-{number}" for number in range(1, 5)]
-        assert roll["client_steps"] >= 120 and all(row["incarnation"] == 1 and row["accepted_answers"] for row in devices.values())
+        assert roll["client_steps"] == seen.look.client_steps >= 120 and seen.look.version == roll["head"]
+        assert all(row["incarnation"] == 1 and row["accepted_answers"] for row in devices.values())
     finally:
+        stack.close()
         for pid in pids.values():
             if not forks.ended(pid):
                 os.kill(pid, signal.SIGKILL)
