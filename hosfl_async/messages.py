@@ -24,6 +24,8 @@ CLIENTS = "clients"
 """Group name: a message sent to it goes to every client. Used for rare hints only, never per commit."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+\Z")]
 """An agent's name; it stands in topics and paths. ``\\Z``, because ``$`` would let a trailing newline through."""
 
@@ -301,11 +303,18 @@ class HeadAnnounced(Message, frozen=True, tag=True):
     finished: bool = False
 
 
+class TargetReached(Message, frozen=True, tag=True):
+    """The split server found ``accuracy`` on held-out data at ``version``: that is the run's target, so it may end."""
+
+    version: Count
+    accuracy: Share
+
+
 EdgeClientInbox = (
     DualVariable | DualRefused | Welcome | JoinRefused | Accepted | Refused | Granted | LogPage | Snapshot | DigestDiffers | HeadAnnounced
 )
 SplitServerInbox = SmashedData | DualRequest | LogPage | Snapshot | DigestDiffers | HeadAnnounced
-AggregatorInbox = Join | ProjectedGradients | ClientGradient | CatchUp | StepWanted
+AggregatorInbox = Join | ProjectedGradients | ClientGradient | CatchUp | StepWanted | TargetReached
 
 
 # -- what the aggregator makes durable ----------------------------------------------------------------
@@ -325,7 +334,14 @@ class EntryCommitted(Struct, frozen=True, tag=True, tag_field="kind", forbid_unk
     entry: LogEntry
 
 
-DurableRecord = ClientJoined | EntryCommitted
+class TargetMet(Struct, frozen=True, tag=True, tag_field="kind", forbid_unknown_fields=True, gc=False):
+    """Durable record: the split server reported this accuracy, and a run with no higher target ends at the log's head of that moment."""
+
+    version: Count
+    accuracy: Share
+
+
+DurableRecord = ClientJoined | EntryCommitted | TargetMet
 
 
 # -- what a client makes durable ----------------------------------------------------------------------

@@ -104,7 +104,9 @@ def chained_entries(term_tuples: list[tuple[m.Term, ...]]) -> list[m.LogEntry]:
     return entries
 
 
+shares = st.floats(0.0, 1.0)
 joined = st.builds(m.ClientJoined, names, counts, counts)
+met = st.builds(m.TargetMet, counts, shares)
 
 
 @st.composite
@@ -113,7 +115,7 @@ def histories(draw: st.DrawFn, entries_max: int = 6) -> list[m.DurableRecord]:
     entries = chained_entries(draw(st.lists(term_lists(), max_size=entries_max)))
     records: list[m.DurableRecord] = []
     for entry in entries:
-        records += [*draw(st.lists(joined, max_size=2)), m.EntryCommitted(entry)]
+        records += [*draw(st.lists(joined | met, max_size=2)), m.EntryCommitted(entry)]
     return records
 
 
@@ -136,10 +138,11 @@ MESSAGES: dict[type[m.Message], st.SearchStrategy[m.Message]] = {
     m.Snapshot: st.builds(m.Snapshot, counts, parameters, digests, digests, counts, flags),
     m.DigestDiffers: st.builds(m.DigestDiffers, counts, digests),
     m.HeadAnnounced: st.builds(m.HeadAnnounced, counts, flags),
+    m.TargetReached: st.builds(m.TargetReached, counts, shares),
 }
 """One strategy per kind of message; tests/ground/test_codec.py sees to it that none is missing."""
 
 messages = st.one_of(*MESSAGES.values())
-records = st.one_of(joined, entry_runs(1, 1).map(lambda entries: m.EntryCommitted(entries[0])))
+records = st.one_of(joined, met, entry_runs(1, 1).map(lambda entries: m.EntryCommitted(entries[0])))
 
 INBOXES = {"edge client": m.EdgeClientInbox, "split server": m.SplitServerInbox, "aggregator": m.AggregatorInbox}

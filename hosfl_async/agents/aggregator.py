@@ -9,6 +9,9 @@ Theory. The log is the only truth about the client half; a client step is in it 
 * *An incarnation is granted, not claimed.* Each boot of a client joins and is granted the next number; steps of an older one are fenced.
 
 A deadline commits a buffer that does not fill, so dropouts never stall the system. Nothing here costs O(clients) per commit.
+The run is over when all its client steps are in the log, or earlier when the split server reports its target accuracy: what waits in the
+buffer is committed, the report made durable, and only then does anybody hear of the end.
+
 Conservation, checked by ``validate``: received = accepted + duplicate + stale + fenced + superseded + malformed + late + impostor
 + waiting in the buffer.
 """
@@ -70,6 +73,8 @@ from hosfl_async.messages import (
     Refused,
     StepId,
     StepWanted,
+    TargetMet,
+    TargetReached,
     Welcome,
 )
 from hosfl_async.scaling import clipped
@@ -85,7 +90,8 @@ class Aggregator:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
             ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "early", "joined", "join_refused", "strangers", "by_deadline",
-             "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "clipped", "wishes_fenced", *COUNTS), 0,
+             "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "clipped", "wishes_fenced",
+             "targets_refused", *COUNTS), 0,
         )  # fmt: skip
         self.log = UpdateLog()
         self.confirmed: set[str] = set()
@@ -105,6 +111,8 @@ class Aggregator:
         self._introduced: Introduced | None = None
         self._busy = False
         self._accepted_before = 0
+        self._accuracy_met = 0.0
+        """The highest accuracy for which a run was ended, if any."""
         self._farewells = 0
         self._now = 0.0
         self._effects: list[Effect] = []
@@ -114,6 +122,7 @@ class Aggregator:
             ClientGradient: self._on_contributed,
             CatchUp: self._on_catch_up,
             StepWanted: self._on_step_wanted,
+            TargetReached: self._on_target_reached,
         }
 
     # -- what others may read -----------------------------------------------------------------------------
@@ -129,8 +138,13 @@ class Aggregator:
 
     @property
     def over(self) -> bool:
-        """The run has all its client steps."""
-        return self.steps_in_log >= self._settings.client_steps
+        """The run has all its client steps, or what it trains for."""
+        return self.steps_in_log >= self._settings.client_steps or self.target_met
+
+    @property
+    def target_met(self) -> bool:
+        """The split server has reported the accuracy at which this run ends."""
+        return self._settings.stop_at_accuracy > 0 and self._accuracy_met >= self._settings.stop_at_accuracy
 
     @property
     def final_digest(self) -> bytes | None:
@@ -188,6 +202,9 @@ class Aggregator:
         for record in records:
             if isinstance(record, ClientJoined):
                 self._members.grant(record.client, record.boot, record.incarnation)
+                continue
+            if isinstance(record, TargetMet):
+                self._accuracy_met = max(self._accuracy_met, record.accuracy)
                 continue
             self.log.restore(record.entry)
             self._accepted_before += len(record.entry.terms)
@@ -350,10 +367,37 @@ class Aggregator:
         if every and entry.version % every == 0 and not self.over:
             self._send(SPLIT_SERVER, HeadAnnounced(entry.version, False))
         if self.over:
-            self._send(CLIENTS, HeadAnnounced(self.log.head, True))
-            self._say_farewell()
+            self._announce_end()
         else:
             self._grant(self._turnstile.next_cohort(self._now))
+        self._advance()
+
+    def _announce_end(self) -> None:
+        self._send(CLIENTS, HeadAnnounced(self.log.head, True))
+        self._say_farewell()
+
+    # -- the target ---------------------------------------------------------------------------------------
+
+    def _on_target_reached(self, sender: str, message: TargetReached) -> None:
+        """End the run, once and durably; a repeated report, or one that is no end, changes nothing."""
+        target = self._settings.stop_at_accuracy
+        if sender != SPLIT_SERVER or not target or message.accuracy < target or message.version > self.log.head:
+            self.counts["targets_refused"] += 1
+        elif self.over:
+            self._send(SPLIT_SERVER, HeadAnnounced(self.log.head, True))
+        else:
+            self._meet_target(message)
+
+    def _meet_target(self, message: TargetReached) -> None:
+        """What waits in the buffer is committed as by a deadline: its clients have paid for it."""
+        if len(self._buffer):
+            self._commit(by_deadline=True)
+        if self.over:
+            return
+        self._effects.append(Persist(TargetMet(message.version, message.accuracy)))
+        self._accuracy_met = message.accuracy
+        self._effects.append(Record("target_met", {"accuracy": message.accuracy, "version": float(self.log.head)}))
+        self._announce_end()
         self._advance()
 
     # -- places in flight ---------------------------------------------------------------------------------

@@ -156,6 +156,8 @@ class SplitServerSettings:
     """Server steps between two durable checkpoints of the server half: what a crash costs at most. 0: none, a restart begins anew."""
     checkpoint_answers_bytes_max: Annotated[int, Ge(0)] = 64 * 2**20
     """Bytes of remembered duals in a checkpoint, the newest first; after a crash the others are forgotten."""
+    stop_at_accuracy: Annotated[float, Ge(0), Le(1)] = 0.0
+    """The aggregator is told of an evaluation that reaches it. 0: of none."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
     """As for the clients: the server follows the log in order to evaluate."""
     retry: RetrySettings = field(default_factory=RetrySettings)
@@ -175,6 +177,8 @@ class AggregatorSettings:
     """gradient, local_training: contributions are dense vectors; else scalars."""
     evaluate_every_versions: Annotated[int, Ge(0)] = 0
     """The split server is told the head at multiples of this version, so that it evaluates. 0: never."""
+    stop_at_accuracy: Annotated[float, Ge(0), Le(1)] = 0.0
+    """The run ends earlier when the split server reports this accuracy. 0: whatever it reports."""
     learning_rate: Annotated[float, Gt(0)] = 0.1
     """eta of the client half."""
     coefficient_max: Annotated[float, Gt(0), Le(3.4e38)] = 1e6

@@ -7,6 +7,9 @@ serves the repetitions. What has fallen out of it is *forgotten*: the client giv
 Policy ``eager`` sends the dual of the very backward pass that trained. Policy ``fresh`` trains on arrival and evaluates the dual of the
 remembered activations anew, at the server half of that moment, when the client has finished its perturbed forwards.
 
+An evaluation that reaches ``stop_at_accuracy`` is reported to the aggregator, which alone ends runs. The report is repeated until the end
+is heard of, a bounded number of times, and again after the next such evaluation.
+
 The server follows the update log like a client, so that it can evaluate the whole model; it pulls only when an evaluation is due.
 
 With ``checkpoint_every_steps`` half, optimiser and the journal of steps that trained them become durable together, in one record. A
@@ -75,6 +78,7 @@ from hosfl_async.messages import (
     SmashedData,
     Snapshot,
     StepId,
+    TargetReached,
 )
 
 
@@ -103,7 +107,7 @@ class SplitServer:
         self.counts: dict[str, int] = dict.fromkeys(
             ("received", "trained", "duplicate", "busy", "forgotten", "malformed", "late", "impostor", "duals_sent", "duals_evaluated",
              "evictions", "evaluations", "micro_batches", "taken_apart", "retried", "log_refused", "peers_gone", "silences",
-             "checkpoints"), 0,
+             "checkpoints", "targets_reported"), 0,
         )  # fmt: skip
         self.server_steps = 0
         self.broken = ""
@@ -129,6 +133,9 @@ class SplitServer:
         self._evaluated_version = 0
         self._asking = False
         self._attempts = 0
+        self._reached: TargetReached | None = None
+        """The target was met, and nobody has said yet that the run is over."""
+        self._reports = 0
         self._silences = 0
         """Watches in a row in which no smashed data arrived."""
         self._received_before = 0
@@ -182,6 +189,8 @@ class SplitServer:
             case Started(_, records):
                 self._restore(records)
                 self._watch_for_silence()
+            case TimerFired("target"):
+                self._report_target()
             case TimerFired("silence"):
                 self._on_silence()
             case TimerFired("micro_batch"):
@@ -491,6 +500,19 @@ class SplitServer:
             "last": float(self._evaluated_last),
         }
         self._effects.append(Record("evaluation", values))
+        if self._settings.stop_at_accuracy and result.accuracy >= self._settings.stop_at_accuracy and not self._follower.finished:
+            self._reached, self._reports = TargetReached(result.version, result.accuracy), 0
+            self._report_target()
+
+    def _report_target(self) -> None:
+        """Tell the aggregator, and again after a pause: the report or the end that follows it may be lost."""
+        if self._reached is None or self._follower.finished or self._reports > self._settings.retry.attempts_max:
+            self._reached = None
+            return
+        self.counts["targets_reported"] += 1
+        self._send(AGGREGATOR, self._reached)
+        self._effects.append(SetTimer("target", pause_s(self._settings.retry, self._reports, self.name)))
+        self._reports += 1
 
     def _on_job_failed(self, job: Any, reason: str) -> None:
         """Activations that do not fit are their sender's fault; everything else is ours, and final."""

@@ -23,8 +23,8 @@ from hosfl_async.scenario import Scenario, load_scenario, to_toml
 from hosfl_async.trace import TraceWriter
 
 SCENARIO, SUMMARY, METRICS, TRACE, LOG = "scenario.toml", "summary.json", "metrics.jsonl", "trace.msgpack", "log.sqlite"
-MODEL = "model.safetensors"
-"""What was learnt: both halves by the names of their parameters."""
+MODEL, BEST = "model.safetensors", "best.safetensors"
+"""What was learnt: both halves by the names of their parameters, as they were at the end and at the best evaluation."""
 COMPARISON = "comparison.json"
 """What a folder of compared runs has, see ``compare``."""
 
@@ -80,8 +80,8 @@ def scenario_of(path: Path) -> Scenario:
     return load_scenario(path / SCENARIO)
 
 
-def write_model(path: Path, tensors: dict[str, NDArray[np.float32]], about: dict[str, str]) -> None:
+def write_model(path: Path, name: str, tensors: dict[str, NDArray[np.float32]], about: dict[str, str]) -> None:
     """Leave what was learnt in a run folder, whole or not at all."""
-    unfinished = path / f".{MODEL}"
+    unfinished = path / f".{name}"
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, unfinished, metadata={"format": "pt", **about})
-    unfinished.replace(path / MODEL)
+    unfinished.replace(path / name)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from time import time_ns
 from typing import Any
 
 from hosfl_async.assembly.building import INBOXES, Parts, modelled_pace
 from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
+from hosfl_async.assembly.leaving import keep_best, leave_model
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.simulated import frozen_accuracy
 from hosfl_async.assembly.summing import summarise
@@ -66,15 +68,18 @@ def run_live(
     with open_folder(folder, scenario, durable=True) as files:
         recorder = Recorder(files.metrics)
         watcher = Watcher(f"{scenario.name}, live", recorder, scenario.aggregator.client_steps, folder, watch)
-        hosts, pace = asyncio.run(_run(scenario, files, recorder, watcher, broker, validate, on_open))
+        parts = Parts(scenario, shared=False)
+        hosts, pace = asyncio.run(_run(scenario, parts, files, recorder, watcher, broker, validate, on_open))
         watcher.look()
         summary = _summary(scenario, hosts, recorder, watcher, frozen, pace.joules())
+    leave_model(folder, scenario, parts, hosts[AGGREGATOR].learner, hosts[SPLIT_SERVER].learner)
     write_summary(summary, folder / SUMMARY)
     return summary
 
 
 async def _run(
     scenario: Scenario,
+    parts: Parts,
     files: OpenFolder,
     recorder: Recorder,
     watcher: Watcher,
@@ -89,9 +94,10 @@ async def _run(
         stack.callback(looking.cancel)
         boot = time_ns()
         run = f"{scenario.name[:40]}-{boot:x}"  # a topic level of its own for every run, within the length of a name
-        hosts, pace = _hosts(scenario, files, recorder, worker, url, run, boot, validate)
+        hosts, pace = _hosts(scenario, parts, files, recorder, worker, url, run, boot, validate)
         if on_open is not None:
             on_open(str(parse_broker_url(url)), run)
+        recorder.on_best = keep_best(files.path, scenario, parts, lambda: hosts[SPLIT_SERVER].learner, stack.enter_context(_aside()))
         recorder.meter = lambda: total(host.tally for host in hosts.values()).bytes
         services, clients = [hosts[AGGREGATOR], hosts[SPLIT_SERVER]], [hosts[name] for name, _ in scenario.devices()]
         if not await run_fleet(services, clients):
@@ -107,6 +113,16 @@ async def _broker_url(stack: AsyncExitStack, broker: str, scenario: Scenario) ->
     return await stack.enter_async_context(embedded_broker(broker, scenario.broker))  # type: ignore[arg-type]
 
 
+@contextmanager
+def _aside() -> Iterator[Callable[[Callable[[], None]], Any]]:
+    """Has files written in order in a thread of their own, so that the event loop does not wait; leaving waits, and raises what failed."""
+    with ThreadPoolExecutor(1, thread_name_prefix="best-model") as thread:
+        written: list[Future[None]] = []
+        yield lambda act: written.append(thread.submit(act))
+    for each in written:
+        each.result()
+
+
 async def _look(watcher: Watcher, files: OpenFolder) -> None:
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
@@ -115,9 +131,16 @@ async def _look(watcher: Watcher, files: OpenFolder) -> None:
 
 
 def _hosts(
-    scenario: Scenario, files: OpenFolder, recorder: Recorder, worker: JobWorker, url: str, run: str, boot: int, validate: bool
+    scenario: Scenario,
+    parts: Parts,
+    files: OpenFolder,
+    recorder: Recorder,
+    worker: JobWorker,
+    url: str,
+    run: str,
+    boot: int,
+    validate: bool,
 ) -> tuple[dict[str, LiveHost], ModelledPace]:
-    parts = Parts(scenario, shared=False)
     devices = dict(scenario.devices())
     pace = modelled_pace(parts)
     common: dict[str, Any] = {

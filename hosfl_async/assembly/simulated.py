@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from hosfl_async.assembly.building import INBOXES, Parts
-from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder, write_model
+from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
+from hosfl_async.assembly.leaving import keep_best, leave_model
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.summing import summarise
 from hosfl_async.assembly.trial import LOOK_EVERY, Trial
 from hosfl_async.checkpoint_store import LatestCheckpoint
 from hosfl_async.checks import progress_problems
-from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner
-from hosfl_async.learning.split_model import named_values
+from hosfl_async.learning.learners import ClientLearner
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
 from hosfl_async.outbox_store import MemoryOutbox
 from hosfl_async.report import Recorder, Summary, write_summary
@@ -112,6 +112,8 @@ def simulate(
             progress_every_events=2000,
             validate=validate,
         )
+        if folder and traced:
+            recorder.on_best = keep_best(folder, scenario, parts, lambda: simulation.learner(SPLIT_SERVER))
         outcome = simulation.run()
         watcher.look()
         summary = summary_of(scenario, simulation, outcome, recorder, watcher.wall_s, frozen)
@@ -122,20 +124,10 @@ def simulate(
         )
     summary = msgspec.structs.replace(summary, unmet=(*summary.unmet, *broken))
     if folder and traced:
-        _leave_model(folder, scenario, parts, simulation)
+        leave_model(folder, scenario, parts, simulation.learner(AGGREGATOR), simulation.learner(SPLIT_SERVER))
     if folder:
         write_summary(summary, folder / SUMMARY)
     return summary
-
-
-def _leave_model(folder: Path, scenario: Scenario, parts: Parts, simulation: Simulation) -> None:
-    """The final halves: the client half as the aggregator's log has it, and the split server's, if it was up at the end."""
-    aggregator, server = simulation.learner(AGGREGATOR), simulation.learner(SPLIT_SERVER)
-    if not (isinstance(aggregator, AggregatorLearner) and isinstance(server, ServerLearner)):
-        return
-    values = named_values(parts.learners.model, aggregator.theta_c, server.theta_s)
-    about = {"scenario": scenario.name, "seed": str(scenario.seed), "version": str(aggregator.version), "digest": aggregator.digest().hex()}
-    write_model(folder, values, about)
 
 
 def summary_of(

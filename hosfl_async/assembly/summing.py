@@ -105,6 +105,7 @@ def summarise(
         digest=digest.hex() if digest else None,
         digests_agree=digests_agree(aggregator, [server, *clients]),
         energy_joules=energy_joules,
+        target_met=recorder.target_met,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
     found: dict[str, Any] = msgspec.to_builtins(summary)

@@ -250,7 +250,14 @@ _TOKEN_TASKS = st.fixed_dictionaries(
 _RETRY = st.fixed_dictionaries(
     {"first_s": st.sampled_from([2.0, 0.5]), "max_s": st.sampled_from([20.0, 2.0]), "attempts_max": st.integers(1, 4)}
 )
-_SHARED = st.fixed_dictionaries({"probes": st.integers(1, 3), "digest_every_versions": st.integers(1, 4), "retry": _RETRY})
+_SHARED = st.fixed_dictionaries(
+    {
+        "probes": st.integers(1, 3),
+        "digest_every_versions": st.integers(1, 4),
+        "stop_at_accuracy": st.sampled_from([0.0, 0.0, 0.0, 0.5, 0.8]),
+        "retry": _RETRY,
+    }
+)
 _CLIENT = st.fixed_dictionaries({"dual_policy": st.sampled_from(["eager", "fresh"]), "dual_reuse": st.sampled_from([1, 1, 2, 3])})
 _STALENESS = st.fixed_dictionaries(
     {

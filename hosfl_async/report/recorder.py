@@ -46,6 +46,10 @@ class Recorder:
         self.committed_at_s = 0.0
         """When the latest contribution entered the log: the modelled time of a run that has ended."""
         self.meter: Callable[[], Mapping[str, int]] = dict
+        self.on_best: Callable[[Evaluation], None] | None = None
+        """Told of every evaluation that is better than all before, while the model that was evaluated is still as it was."""
+        self.target_met: float | None = None
+        """The accuracy for which the run was ended before all its steps, if it was."""
         self._recent: list[float] = [0.0, 0.0]
         self._metrics = metrics
 
@@ -59,6 +63,8 @@ class Recorder:
         elif record.name == "commit":
             self.version, self.client_steps = int(values["version"]), int(values["client_steps"])
             self.committed_at_s = time_s
+        elif record.name == "target_met":
+            self.target_met = values["accuracy"]
         elif record.name == "evaluation":
             self._on_evaluation(time_s, values)
 
@@ -75,10 +81,13 @@ class Recorder:
             staleness_mean_versions=total / count if count else 0.0,
             bytes=dict(sorted(self.meter().items())),
         )
+        best = self.accuracy_best
         self.evaluations.append(point)
         if self._metrics is not None:
             self._metrics.write(msgspec.json.encode(point) + b"\n")
             self._metrics.flush()
+        if self.on_best is not None and (best is None or point.accuracy > best):
+            self.on_best(point)
 
     @property
     def accuracy_final(self) -> float | None:

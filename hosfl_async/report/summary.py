@@ -44,6 +44,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     digests_agree: bool
     peak_rss_bytes: int
     energy_joules: float = 0.0
+    target_met: float | None = None
+    """The accuracy for which the run was ended before all its client steps."""
     unmet: tuple[str, ...] = ()
     """Expectations of the scenario that this run did not meet."""
 

@@ -37,6 +37,8 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
         ("network", _listed(counts, ("dropped", "retried", "abandoned"))),
         ("digest", _digest(summary)),
     ]
+    if summary.target_met is not None:
+        rows.insert(3, ("ended early", f"an evaluation reached the target: {summary.target_met:.3f}"))
     rows += [("[red]not met[/red]", f"[red]{problem}[/red]") for problem in summary.unmet]
     return rows
 

@@ -23,6 +23,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     """One problem for each rule that the scenario breaks."""
     yield from _names(scenario, source)
     yield from _probes(scenario, source)
+    yield from _target(scenario, source)
     yield from _buffer(scenario, source)
     yield from _micro_batches(scenario, source)
     yield from _places(scenario, source)
@@ -54,6 +55,16 @@ def _probes(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             expected="at least 1",
             found="0",
             mend='method = "frozen_client" is the control',
+        )
+
+
+def _target(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    if scenario.shared.stop_at_accuracy and not (scenario.server.evaluate_every_steps or scenario.shared.evaluate_every_versions):
+        yield source.problem(
+            ("shared", "stop_at_accuracy"),
+            "nothing is evaluated before the end, so the target is never seen",
+            expected="evaluations at intervals",
+            found="server.evaluate_every_steps and shared.evaluate_every_versions of 0",
         )
 
 

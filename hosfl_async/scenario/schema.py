@@ -46,6 +46,9 @@ class SharedSettings:
     that holds the whole model. local_training: what such a client's training changes."""
     evaluate_every_versions: Annotated[int, Ge(0)] = 0
     """Versions between two evaluations, for methods whose server takes no steps; else server.evaluate_every_steps says when. 0: none."""
+    stop_at_accuracy: Fraction = 0.0
+    """The run ends regularly when an evaluation on held-out data reaches it, before aggregator.client_steps are in the log. 0: never.
+    The frozen control has the same rule."""
     directions: Directions = "per_step"
     """per_step: every step probes directions of its own. per_version: everybody at one version probes the same directions, as in the paper,
     and the scalars are combined over clients; an entry then costs P additions for each base version in it, not for each step."""

@@ -34,6 +34,8 @@ from hosfl_async.messages import (
     Refused,
     Snapshot,
     StepId,
+    TargetMet,
+    TargetReached,
     Welcome,
 )
 from hosfl_async.scaling import coefficients
@@ -421,6 +423,49 @@ def test_the_last_step_ends_the_run_and_everyone_is_told() -> None:
 def test_the_last_buffer_does_not_wait_for_k() -> None:
     made = over(buffer_contributions=5)
     assert made.agent.over and made.agent.log.head == 1 and made.agent.counts["by_deadline"] == 0
+
+
+def test_the_target_ends_the_run_after_what_was_waiting_and_durably_before_anybody_hears() -> None:
+    made = host("ab", buffer_contributions=3, stop_at_accuracy=0.8)
+    made.contribute("a", 1)
+    made.receive(SPLIT_SERVER, TargetReached(0, 0.85))
+    what = [
+        type(effect.record) if isinstance(effect, Persist) else type(effect.message)
+        for effect in made.effects
+        if isinstance(effect, Persist | Send)
+    ]
+    assert what == [EntryCommitted, Accepted, TargetMet, HeadAnnounced, HeadAnnounced]
+    assert made.sent(Accepted) == [Accepted(StepId("a", 1, 1), 1, 1, False)] and made.sent(HeadAnnounced) == [HeadAnnounced(1, True)] * 2
+    assert made.agent.over and made.agent.target_met and "deadline" not in made.timers
+    made.settle()
+    assert made.contribute("b", 1) == [Refused(StepId("b", 1, 1), "finished", 1, True)]
+    made.receive(SPLIT_SERVER, TargetReached(1, 0.9))
+    assert made.sent() == [HeadAnnounced(1, True)] and not any(isinstance(effect, Persist) for effect in made.effects)
+
+
+def test_a_restarted_aggregator_still_knows_that_its_run_is_over_unless_the_target_is_higher_now() -> None:
+    made = host("a", stop_at_accuracy=0.8)
+    made.receive(SPLIT_SERVER, TargetReached(0, 0.85))
+    assert Host(records=tuple(made.records), stop_at_accuracy=0.8).agent.over
+    assert Host(records=tuple(made.records), stop_at_accuracy=0.85).agent.over
+    assert not Host(records=tuple(made.records), stop_at_accuracy=0.9).agent.over
+    assert not Host(records=tuple(made.records)).agent.over
+
+
+@pytest.mark.parametrize(
+    ("sender", "report", "target"),
+    [
+        ("a", TargetReached(0, 0.9), 0.8),
+        (SPLIT_SERVER, TargetReached(0, 0.7), 0.8),
+        (SPLIT_SERVER, TargetReached(1, 0.9), 0.8),
+        (SPLIT_SERVER, TargetReached(0, 0.9), 0.0),
+    ],
+    ids=["from a client", "below the target", "of a version of the future", "without a target"],
+)
+def test_a_report_that_is_no_end_is_counted_and_changes_nothing(sender: str, report: TargetReached, target: float) -> None:
+    made = host("a", stop_at_accuracy=target)
+    assert made.receive(sender, report) == []
+    assert not made.agent.over and made.agent.counts["targets_refused"] == 1
 
 
 def confirm(made: Host, peer: str) -> list:

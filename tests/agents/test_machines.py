@@ -84,15 +84,25 @@ class WholeSystem(RuleBasedStateMachine):
         directions=st.sampled_from(["per_step", "per_version"]),
         outbox=st.booleans(),
         checkpoints=st.sampled_from([0, 1, 2]),
+        stop_at=st.sampled_from([0.0, 0.0, 0.25, 0.5]),
     )
     def begin(
-        self, clients: int, policy: Any, unanswered: int, staleness: Any, limits: Any, outbox: bool, checkpoints: int, **changes: Any
+        self,
+        clients: int,
+        policy: Any,
+        unanswered: int,
+        staleness: Any,
+        limits: Any,
+        outbox: bool,
+        checkpoints: int,
+        stop_at: float,
+        **changes: Any,
     ) -> None:
-        aggregator = _small_aggregator(staleness=staleness, **limits, **changes)
+        aggregator = _small_aggregator(staleness=staleness, stop_at_accuracy=stop_at, **limits, **changes)
         probes = aggregator.probes
         client = replace(SMALL_CLIENT, dual_policy=policy, steps_unanswered_max=unanswered, probes=probes, asks_before_step=bool(limits))
         client = replace(client, durable_outbox=outbox)
-        server = replace(SMALL_SERVER, staleness=staleness, checkpoint_every_steps=checkpoints)
+        server = replace(SMALL_SERVER, staleness=staleness, checkpoint_every_steps=checkpoints, stop_at_accuracy=stop_at)
         self.world = World(clients, aggregator=aggregator, client=client, server=server)
         self.world.start_all()
 

@@ -40,6 +40,7 @@ from hosfl_async.messages import (
     LogPage,
     Snapshot,
     StepId,
+    TargetReached,
     Term,
 )
 
@@ -322,6 +323,41 @@ def test_a_server_without_steps_evaluates_at_announced_versions() -> None:
     assert solo.sent() == [], "evaluated already"
     solo.receive(AGGREGATOR, HeadAnnounced(4))
     assert solo.sent() == [CatchUp(3)]
+
+
+def evaluated(solo: Solo, version: int, accuracy: float) -> None:
+    """The next evaluation gives this."""
+    solo.receive(AGGREGATOR, HeadAnnounced(version))
+    log = log_of(version)
+    at = solo.agent._follower.version
+    solo.receive(AGGREGATOR, LogPage(at, log.after(at, version - at), version))
+    solo.done(Replayed(version))
+    solo.done(Evaluated(version, accuracy, 1.0, 10))
+
+
+def test_a_target_that_is_reached_is_reported_until_the_end_is_heard_of() -> None:
+    solo = server(evaluate_every_versions=1, stop_at_accuracy=0.8)
+    evaluated(solo, 1, 0.79)
+    assert solo.sent(TargetReached) == [] and "target" not in solo.timers
+    evaluated(solo, 2, 0.8)
+    assert solo.sent(TargetReached) == [TargetReached(2, 0.8)]
+    solo.feed(TimerFired("target"))
+    assert solo.sent(TargetReached) == [TargetReached(2, 0.8)]
+    solo.receive(AGGREGATOR, HeadAnnounced(2, True))
+    solo.feed(TimerFired("target"))
+    assert solo.sent(TargetReached) == [] and solo.agent.counts["targets_reported"] == 2
+
+
+def test_reports_of_a_target_end_and_begin_anew_with_the_next_evaluation() -> None:
+    solo = server(evaluate_every_versions=1, stop_at_accuracy=0.8)
+    evaluated(solo, 1, 0.9)
+    said = 1
+    while solo.timers.pop("target", None) is not None:
+        solo.feed(TimerFired("target"))
+        said += len(solo.sent(TargetReached))
+    assert said == RETRY.attempts_max + 1
+    evaluated(solo, 2, 0.85)
+    assert solo.sent(TargetReached) == [TargetReached(2, 0.85)]
 
 
 # -- policy fresh -------------------------------------------------------------------------------------

@@ -81,6 +81,7 @@ from hosfl_async.messages import (
     SmashedData,
     SplitServerInbox,
     StepId,
+    TargetMet,
     Tensor,
 )
 from hosfl_async.scaling import unpack_coefficients
@@ -173,7 +174,7 @@ class ToyLearner:
             case EvaluateDual(step, activations, _):
                 return BackwardDone(step, numbers("dual", str(step), len(self.trained), shape=activations.shape), 1.0)
             case Evaluate():
-                return Evaluated(self.version, 0.5, 1.0, 10)
+                return Evaluated(self.version, min(1.0, len(self.trained) / 8), 1.0, 10)
         raise AssertionError(f"unknown job {job!r}")
 
     probes = 2
@@ -260,6 +261,8 @@ class World:
         """What happened since somebody last emptied it, in words."""
         self.logged: dict[StepId, int] = {}
         """Every step in a durable entry, with its version."""
+        self.target_met: TargetMet | None = None
+        """Why the run was over before it had all its steps."""
         self.acknowledged: dict[StepId, int] = {}
         self.entries: list[LogEntry] = []
         self.outbox: dict[StepId, bool] = {}
@@ -423,11 +426,15 @@ class World:
                 assert incarnation > self._incarnations.get(client, 0), f"{client}: incarnation {incarnation} is not new"
                 self._incarnations[client] = incarnation
             case EntryCommitted(entry):
+                assert self.target_met is None, f"entry {entry.version} follows the end"
                 assert entry.version == len(self.entries) + 1, f"entry {entry.version} follows {len(self.entries)}"
                 self.entries.append(entry)
                 for term in entry.terms:
                     assert term.step not in self.logged, f"{term.step} is in the log twice"
                     self.logged[term.step] = entry.version
+            case TargetMet():
+                assert self.target_met is None, "the run ends twice"
+                self.target_met = record
 
     # -- the end ------------------------------------------------------------------------------------------
 
@@ -467,7 +474,8 @@ class World:
         broken = {name: node.agent.broken for name, node in self.nodes.items() if getattr(node.agent, "broken", "")}
         assert not broken, broken
         aggregator = self.agent(AGGREGATOR)
-        assert aggregator.log.head == len(self.entries) and len(self.logged) == self._settings[AGGREGATOR].client_steps
+        assert aggregator.log.head == len(self.entries) and len(self.logged) <= self._settings[AGGREGATOR].client_steps
+        assert (len(self.logged) < self._settings[AGGREGATOR].client_steps) == (self.target_met is not None) == aggregator.target_met
         assert self.acknowledged.items() <= self.logged.items()
         left = [step for step, answered in self.outbox.items() if not answered and step not in self.logged]
         assert len(left) <= sum(self.agent(name).counts.get("unanswered_at_the_end", 0) for name in self.clients), f"never answered: {left}"

@@ -27,6 +27,7 @@ def test_twenty_clients_train_over_a_real_broker(broker: str, tmp_path: Path) ->
     counts = summary["counts"]
     assert counts["received"] == sum(counts[kind] for kind in ("accepted", "duplicate", "stale", "refused", "late"))
     assert counts["dropped"] == counts["refused"] == 0
+    assert {"model.safetensors", "best.safetensors"} < {path.name for path in (tmp_path / "run").iterdir()}
     replayed = hosfl("replay", tmp_path / "run")
     assert replayed.returncode == 0 and summary["digest"] in replayed.stdout
     assert "sent" in hosfl("story", tmp_path / "run", "--step", "client-7/1").stdout

@@ -54,6 +54,7 @@ def test_the_run_folder_is_complete(run: Path) -> None:
         "trace.msgpack",
         "log.sqlite",
         "model.safetensors",
+        "best.safetensors",
     }
     summary = json.loads((run / "summary.json").read_text())
     assert summary.keys() >= SUMMARY_KEYS
