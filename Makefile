@@ -13,10 +13,11 @@ PYTEST_OPTIONS ?= -n auto
 
 BIN := .venv/bin
 READY := .venv/ready
+READY_DOCS := .venv/ready-docs
 PRETRAINED := memory_truth skip_feedback
 BENCHMARKS := $(filter-out __init__ $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help simulate live devices test lint check bench pretrained soak clean
+.PHONY: help simulate live devices test lint check docs bench pretrained soak clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,7 +32,7 @@ live: $(READY) ## the same agents over a real MQTT broker, which it starts by it
 devices: $(READY) ## a whole deployment on this machine: mosquitto with TLS, every agent a process (needs mosquitto)
 	$(BIN)/hosfl devices $(OPTIONS)
 
-test: $(READY) ## the test-suite, without the long campaigns
+test: $(READY_DOCS) ## the test-suite, without the long campaigns
 	$(BIN)/python -m pytest -m "not soak" $(PYTEST_OPTIONS)
 
 lint: $(READY) ## format, lint, types and import contracts
@@ -42,6 +43,9 @@ lint: $(READY) ## format, lint, types and import contracts
 
 check: lint test ## lint and test: what a change must pass
 
+docs: $(READY_DOCS) ## the documentation site, into site/; every warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(READY) ## the figures that the documents quote
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
@@ -49,11 +53,11 @@ pretrained: $(READY) ## the figures on pretrained models: fetches some 200 MB fi
 	$(BIN)/hosfl data fetch snippets minilm smollm2 efficientnet_lite0
 	@for name in $(PRETRAINED); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
-soak: $(READY) ## long campaigns: many more examples, schedules and planted bugs
+soak: $(READY_DOCS) ## long campaigns: many more examples, schedules and planted bugs
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 clean: ## remove .venv and every cache (never runs/)
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache site
 
 # The build backend comes first and from the same pins, so that the build of this package fetches nothing unpinned.
 $(READY): pyproject.toml constraints.txt
@@ -63,4 +67,9 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
 	@$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[test,dev]' \
 		| { grep --line-buffered -E '^ *(Downloading|Using cached|Installing|ERROR)' || true; }
+	@touch $@
+
+$(READY_DOCS): $(READY)
+	@echo "Installing what builds the documents (once)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[docs]'
 	@touch $@

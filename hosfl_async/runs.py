@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 Told = Callable[[str], None]
 """Called now and then with one line of text."""
 
-_PAGE = '<pre style="font-family:monospace;line-height:1.3">{code}</pre>'
+_PAGE = '<pre style="font-family:monospace;line-height:1.3;white-space:pre;overflow-x:auto">{code}</pre>'
 
 
 def simulate(
@@ -245,7 +245,7 @@ def _frame(rows: list[dict[str, Any]]) -> DataFrame:
 
 
 def _text(table: Table) -> str:
-    console = Console(file=StringIO(), width=120, highlight=False, color_system=None)
+    console = Console(file=StringIO(), width=120, highlight=False, color_system=None, force_jupyter=False)
     console.print(table)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 

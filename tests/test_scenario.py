@@ -378,6 +378,16 @@ def test_a_child_merges_tables_and_replaces_arrays(write) -> None:
     assert (scenario.shared.retry.first_s, scenario.shared.retry.max_s) == (2, 30)
 
 
+def test_a_scenario_of_the_gallery_is_extended_by_its_name_unless_a_file_lies_there(write, tmp_path: Path) -> None:
+    path = write('extends = "quickstart"\nname = "child"\nseed = 5\n', "child.toml")
+    assert load_scenario(path).aggregator == load_scenario("quickstart").aggregator
+    broken = write('extends = "quickstart"\nname = "child"\n[shared]\nprobes = -1\n', "broken.toml")
+    with pytest.raises(SettingsError, match=r"broken.toml:4: shared.probes"):
+        load_scenario(broken)
+    (tmp_path / "quickstart").write_text('name = "beside"\n[[fleet]]\ncount = 7\n')
+    assert load_scenario(path).fleet[0].count == 7
+
+
 def test_paths_are_seen_from_the_file_that_extends(write, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     write(PARENT, "parent.toml")

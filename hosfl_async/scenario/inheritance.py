@@ -1,4 +1,4 @@
-"""Scenario files that build on others: ``extends = "quickstart.toml"``, as seen from the file that says so.
+"""Scenario files that build on others: ``extends = "quickstart.toml"``, as seen from the file that says so, or a name of the gallery.
 
 Tables are merged key by key, deeply, and the file that extends wins; everything else is replaced as a whole, arrays of tables such as
 ``[[fleet]]`` included: a fleet made of two files would be nobody's fleet. ``[sweep]`` is a file's own and is not inherited. Where each
@@ -16,7 +16,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.scenario.names import scenario_file
+from hosfl_async.scenario.names import gallery, scenario_file
 from hosfl_async.scenario.problems import Path, Source, found, key_lines
 
 Tables = dict[str, Any]
@@ -57,17 +57,26 @@ def _read_family(path: FilePath, shown: str, children: tuple[FilePath, ...]) -> 
     if not isinstance(parent, str) or not parent or "\0" in parent:
         raise SettingsError(where, "not allowed", expected="the path of a scenario file, seen from this one", found=found(parent))
     family = (*children, path.resolve())
-    if (path.parent / parent).exists() and (path.parent / parent).resolve() in family:
+    file, told = _parent(path, shown, parent)
+    if file.exists() and file.resolve() in family:
         raise SettingsError(where, "goes round in a circle", found=" -> ".join(each.name for each in (*family, FilePath(parent))))
     if len(family) >= ANCESTORS_MAX:
         raise SettingsError(where, "too long a line of files", expected=f"at most {ANCESTORS_MAX}")
-    older, older_places, older_yielding = _read_family(path.parent / parent, str(FilePath(shown).parent / parent), family)
+    older, older_places, older_yielding = _read_family(file, told, family)
     older.pop("sweep", None)
-    inherited = dict(_exact(older, older_places, str(FilePath(shown).parent / parent)))
+    inherited = dict(_exact(older, older_places, told))
     merged_places = dict(inherited)
     _merge(older, tables, (), merged_places, places, shown)
     kept = frozenset(key for key, place in inherited.items() if merged_places.get(key) == place)
     return older, merged_places, kept if "method" in tables else kept & older_yielding
+
+
+def _parent(path: FilePath, shown: str, parent: str) -> tuple[FilePath, str]:
+    """The file that ``path`` extends, and how it is called in messages. What stands beside ``path`` comes before the gallery."""
+    beside = path.parent / parent
+    if not beside.exists() and (named := gallery().get(parent)) is not None:
+        return named, parent
+    return beside, str(FilePath(shown).parent / parent)
 
 
 def _merge(older: Tables, newer: Tables, path: Path, places: dict[Path, str], newer_places: dict[Path, str], shown: str) -> None:
