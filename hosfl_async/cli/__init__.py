@@ -4,7 +4,7 @@ Exit codes: 0 done; 1 the run or check found something wrong (an expectation not
 that cannot be; 130 interrupted.
 """
 
-from hosfl_async.cli import running, comparing, hunting, looking, watching, describing, agents, provisioning, tending, assets  # noqa: F401, I001 (the order is that of --help)
+from hosfl_async.cli import running, comparing, hunting, looking, calibrating, watching, describing, agents, provisioning, tending, assets  # noqa: F401, I001 (the order is that of --help)
 from hosfl_async.cli.app import app, main
 
 __all__ = ["app", "main"]

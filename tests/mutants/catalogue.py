@@ -802,4 +802,28 @@ MUTANTS = (
         new="(best is None or point.accuracy)",
         tests=("test_leaving.py",),
     ),
+    Mutant(
+        name="a_queue_is_taken_for_a_distance",
+        why="A message that waited behind another says nothing about its link's latency.",
+        file="calibration/observing.py",
+        old="sent.alone and not sent.ambiguous",
+        new="not sent.ambiguous",
+        tests=("test_calibration.py::test_what_was_sent_into_a_busy_link_is_no_sample",),
+    ),
+    Mutant(
+        name="a_suspended_device_is_a_slow_one",
+        why="A job during which its device was away is no measure of its speed.",
+        file="calibration/observing.py",
+        old="                self._running[record.agent] = None  # a job",
+        new="                pass  # a job",
+        tests=("test_calibration.py::test_a_job_during_an_absence_says_nothing_and_the_absence_is_told",),
+    ),
+    Mutant(
+        name="all_jobs_weigh_alike",
+        why="One forward pass beside twenty probes tells a twentieth: a group's speed would be as sure as it is not.",
+        file="calibration/fitting.py",
+        old="    weight = units**2 / sum(passes[kind] ** 2 * durations.number for kind, durations in known.items())\n",
+        new="    weight = 100.0 * jobs\n",
+        tests=("test_calibration.py::test_a_simulated_run_gives_back_the_world_it_ran_in",),
+    ),
 )
