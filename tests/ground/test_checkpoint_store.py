@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from safetensors.numpy import load
 
 from hosfl_async.checkpoint_store import CheckpointStore, LatestCheckpoint, pack_checkpoint, unpack_checkpoint
-from hosfl_async.errors import LogError
+from hosfl_async.errors import DiskFullError, LogError
 from hosfl_async.messages import DualVariable, NamedTensor, ServerCheckpoint, StepId, Tensor
 
 steps = some.builds(StepId, some.sampled_from(["client-1", "client-2"]), some.integers(1, 9), some.integers(1, 2**40))
@@ -108,3 +108,47 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path: Path, monkeypatch: p
     with pytest.raises(LogError, match="could not be written"):
         store.append(ServerCheckpoint(8, 3, (), (), STATE))
     assert store.records() == (EXAMPLE,)
+
+
+SECOND = ServerCheckpoint(8, 4, EXAMPLE.steps, EXAMPLE.answers, (NamedTensor("theta_s", floats(4.0, 5.0, 6.0)), *STATE[1:]))
+
+
+@pytest.mark.parametrize("error", [28, 5], ids=["ENOSPC", "EIO"])
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
+def test_a_failure_of_any_nth_call_leaves_the_old_or_the_new_whole(
+    call: str, error: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written in pieces of 64 bytes, so that there are many. No failure is taken for success, and no later start is misled."""
+    write = os.write
+    real = {"open": os.open, "write": lambda file, data: write(file, data[:64]), "fsync": os.fsync, "replace": Path.replace}
+    met = 0
+    for number in range(200):
+        store = CheckpointStore(tmp_path / f"c{number}", "r")
+        store.append(EXAMPLE)
+        calls = 0
+
+        def perhaps(*given: object, number: int = number) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == number + 1:
+                raise OSError(error, os.strerror(error))
+            return real[call](*given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "write", real["write"])
+            patched.setattr(Path if call == "replace" else os, call, perhaps)
+            try:
+                store.append(SECOND)
+                failed = False
+            except LogError as problem:
+                failed = True
+                assert isinstance(problem, DiskFullError) == (error == 28)
+                assert f"c{number}: the checkpoint could not be written" in str(problem)
+        met += failed
+        left = CheckpointStore(tmp_path / f"c{number}", "r").records()
+        assert left == (SECOND,) if not failed else left in ((EXAMPLE,), (SECOND,))
+        store.append(SECOND)  # there is space again; of the failed attempt nothing is in the way
+        assert store.records() == (SECOND,)
+        if not failed:
+            break
+    assert met >= {"open": 2, "write": 5, "fsync": 2, "replace": 1}[call] and not failed
