@@ -17,7 +17,7 @@ READY_DOCS := .venv/ready-docs
 PRETRAINED := memory_truth skip_feedback
 BENCHMARKS := $(filter-out __init__ $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help simulate live devices test lint check docs bench pretrained soak clean
+.PHONY: help simulate live devices test lint check docs bench pretrained soak tracking clean
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,10 @@ pretrained: $(READY) ## the figures on pretrained models: fetches some 200 MB fi
 
 soak: $(READY_DOCS) ## long campaigns: many more examples, schedules and planted bugs
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+tracking: $(READY) ## runs written into TensorBoard, MLflow and Weights & Biases, and read back: installs the extras first
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test,mlflow,wandb]'
+	$(BIN)/python -m pytest tests/tracking
 
 clean: ## remove .venv and every cache (never runs/)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache site

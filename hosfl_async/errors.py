@@ -10,6 +10,7 @@
     |-- LearnerError        a job that cannot be computed as asked (the caller's fault)
     |-- TransportError      the broker or the link (the world's fault)
     |   `-- OversizeError   a payload that the broker would answer by closing the connection
+    |-- TrackingError       a tracking tool that does not take what it is told (the tool's or the world's fault)
     `-- AgentError          an agent's own rule was broken (our fault; carries the agent's recent story)
 """
 
@@ -63,6 +64,10 @@ class TransportError(HosflError):
 
 class OversizeError(TransportError):
     """A payload above the broker's packet limit; refused here, since sending it would cost the connection."""
+
+
+class TrackingError(HosflError):
+    """TensorBoard, MLflow or Weights & Biases failed to take a run; the run folder is whole and can be exported again."""
 
 
 class AgentError(HosflError):

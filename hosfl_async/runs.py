@@ -33,6 +33,7 @@ from hosfl_async.assembly.compare import Wish
 from hosfl_async.assembly.compare import compare as _compare
 from hosfl_async.assembly.folder import COMPARISON, METRICS, SUMMARY, scenario_of
 from hosfl_async.assembly.stories import ReplayResult
+from hosfl_async.assembly.tracked import export
 from hosfl_async.errors import SettingsError
 from hosfl_async.report import Summary, read_summary, summary_table
 from hosfl_async.report.comparing import Comparison, comparison_table, comparison_title, read_comparison, read_evaluations
@@ -57,19 +58,22 @@ def simulate(
     folder: str | Path | None = None,
     control: bool = True,
     progress: bool | Told | None = None,
+    track: str | Sequence[str] = (),
 ) -> Run:
     """Run a scenario in virtual time, and its frozen-client control beside it.
 
     ``scenario``: one that is loaded, a file, or a name of the gallery. ``settings``: what replaces the file's, as for ``load_scenario``.
     ``folder``: where the run folder is made; without it, one that lives as long as the ``Run``. ``progress``: whether a line tells how
-    far the run is, or who is told; left out, a notebook shows it and a script does not.
+    far the run is, or who is told; left out, a notebook shows it and a script does not. ``track``: tools that follow the run, such as
+    ``["tensorboard"]`` or ``["mlflow=http://127.0.0.1:5000"]``.
 
     Raises ``SettingsError`` for anything that cannot be run.
     """
     scenario = _loaded(scenario, settings, seed)
     kept, place = _place(folder, "run")
     tell = _teller(progress)
-    assembly.simulate(scenario, folder=place, control=control, watch=None if tell is None else lambda look: tell(look.line))
+    watch = None if tell is None else lambda look: tell(look.line)
+    assembly.simulate(scenario, folder=place, control=control, watch=watch, track=_wishes(track), told=tell)
     _finish(tell)
     return Run(place, kept)
 
@@ -141,6 +145,10 @@ class Run:
         """The client half rebuilt from the update log, and whether its digest is the one that the run ended with."""
         return assembly.replay(self.folder)
 
+    def export(self, to: str | Sequence[str]) -> None:
+        """Write the run into tracking tools: ``tensorboard``, ``mlflow``, ``wandb``, or ``TOOL=PLACE``. One that has it is left alone."""
+        export([self.folder], _wishes(to))
+
     def picture(self, file: str | Path | None = None) -> bytes:
         """Accuracy, staleness and bytes as a PNG; written to ``file`` (.png, .svg or .pdf), too, if one is given."""
         return _picture(self.folder, file)
@@ -200,6 +208,10 @@ def _loaded(scenario: Scenario | str | Path, settings: Mapping[str, Any] | None,
     if settings or seed is not None:
         raise SettingsError("settings", "this scenario is loaded already", mend="give them to load_scenario, or give the file")
     return scenario
+
+
+def _wishes(tools: str | Sequence[str]) -> Sequence[str]:
+    return [tools] if isinstance(tools, str) else tools
 
 
 def _place(folder: str | Path | None, name: str) -> tuple[TemporaryDirectory[str] | None, Path]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from time import time_ns
 from typing import Any
@@ -16,6 +17,7 @@ from hosfl_async.assembly.leaving import keep_best, leave_model
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.simulated import frozen_accuracy
 from hosfl_async.assembly.summing import summarise
+from hosfl_async.assembly.tracked import Told, followed, require_tools
 from hosfl_async.broker.address import parse_broker_url
 from hosfl_async.broker.embedded import embedded_broker
 from hosfl_async.broker.mqtt import MqttTransport
@@ -55,18 +57,23 @@ def run_live(
     watch: Watch | None = None,
     validate: bool = False,
     on_open: Callable[[str, str], None] | None = None,
+    track: Sequence[str] = (),
+    told: Told | None = None,
 ) -> Summary:
     """Run ``scenario`` over MQTT. ``broker``: ``auto``, ``mosquitto`` or ``iotcore`` start a private one; else the URL of one that runs.
 
     Durations of jobs and delays of links are the scenario's, times ``live.time_scale``. Losses, dropouts and outages are not imitated:
     the network is the real one. The frozen-client control is computed in virtual time. ``on_open`` hears the broker's URL and the run's
-    name there, by which it can be followed.
+    name there, by which it can be followed. ``track`` and ``told``: as for ``simulate``.
 
     Raises ``SettingsError``, ``TransportError``, ``AgentError``; ``KeyboardInterrupt`` after an orderly stop by a signal.
     """
+    require_tools(track)
     frozen = frozen_accuracy(scenario, watch) if control else None
-    with open_folder(folder, scenario, durable=True) as files:
+    with ExitStack() as stack:
+        files = stack.enter_context(open_folder(folder, scenario, durable=True))
         recorder = Recorder(files.metrics)
+        followers = stack.enter_context(followed(track, scenario, "live", folder, recorder, told))
         watcher = Watcher(f"{scenario.name}, live", recorder, scenario.aggregator.client_steps, folder, watch)
         parts = Parts(scenario, shared=False)
         hosts, pace = asyncio.run(_run(scenario, parts, files, recorder, watcher, broker, validate, on_open))
@@ -74,6 +81,7 @@ def run_live(
         summary = _summary(scenario, hosts, recorder, watcher, frozen, pace.joules())
     leave_model(folder, scenario, parts, hosts[AGGREGATOR].learner, hosts[SPLIT_SERVER].learner)
     write_summary(summary, folder / SUMMARY)
+    followers.end(summary)
     return summary
 
 
@@ -96,13 +104,21 @@ async def _run(
         run = f"{scenario.name[:40]}-{boot:x}"  # a topic level of its own for every run, within the length of a name
         hosts, pace = _hosts(scenario, parts, files, recorder, worker, url, run, boot, validate)
         if on_open is not None:
-            on_open(str(parse_broker_url(url)), run)
+            telling = asyncio.create_task(_tell_once_open(hosts[AGGREGATOR], partial(on_open, str(parse_broker_url(url)), run)))
+            stack.callback(telling.cancel)
         recorder.on_best = keep_best(files.path, scenario, parts, lambda: hosts[SPLIT_SERVER].learner, stack.enter_context(_aside()))
         recorder.meter = lambda: total(host.tally for host in hosts.values()).bytes
         services, clients = [hosts[AGGREGATOR], hosts[SPLIT_SERVER]], [hosts[name] for name, _ in scenario.devices()]
         if not await run_fleet(services, clients):
             raise Interrupted
         return hosts, pace
+
+
+async def _tell_once_open(host: LiveHost, tell: Callable[[], None]) -> None:
+    """Nobody is sent to a broker that cannot be reached."""
+    await host.settled.wait()
+    if host.connected:
+        tell()
 
 
 async def _broker_url(stack: AsyncExitStack, broker: str, scenario: Scenario) -> str:

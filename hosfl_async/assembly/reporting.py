@@ -27,7 +27,7 @@ def report(runs: Sequence[Path], out: Path, pictures: Path | None = None) -> Non
     A folder that is no run but holds runs, such as that of a comparison or a sweep, stands for them. Raises ``SettingsError`` for a folder
     that is neither, and if there are more kinds of runs than a page can tell apart.
     """
-    groups = _groups([run for each in runs for run in _runs_in(each)])
+    groups = _groups([run for each in runs for run in runs_in(each)])
     drawn = draw_panels(groups)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,8 @@ def report(runs: Sequence[Path], out: Path, pictures: Path | None = None) -> Non
             write(panel.figure, pictures / f"{panel.name}.{ending}")  # type: ignore[operator]
 
 
-def _runs_in(folder: Path) -> list[Path]:
+def runs_in(folder: Path) -> list[Path]:
+    """The folder itself, or the finished runs below it. Raises ``SettingsError`` if there are none."""
     if (folder / SUMMARY).is_file():
         return [folder]
     inner = sorted(path.parent for path in folder.glob(f"*/{SUMMARY}")) if folder.is_dir() else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
 from hosfl_async.assembly.leaving import keep_best, leave_model
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.summing import summarise
+from hosfl_async.assembly.tracked import Told, followed, require_tools
 from hosfl_async.assembly.trial import LOOK_EVERY, Trial
 from hosfl_async.checkpoint_store import LatestCheckpoint
 from hosfl_async.checks import progress_problems
@@ -87,18 +88,23 @@ def simulate(
     validate: bool = False,
     traced: bool = True,
     check: bool = False,
+    track: Sequence[str] = (),
+    told: Told | None = None,
 ) -> Summary:
     """Run ``scenario`` in virtual time, and its frozen-client control beside it; with ``folder``, leave a run folder there.
 
     ``traced``: whether the folder has a journal and the model, which are most of its size. ``check``: hold the run to every invariant, see
-    ``trial``; what is broken stands in the summary among what is unmet.
+    ``trial``; what is broken stands in the summary among what is unmet. ``track``: tools that follow the run, see ``tracked``; ``told``
+    hears where they have it.
 
     Raises ``SettingsError`` for a folder that cannot be used, ``AgentError`` if an agent breaks its own rules.
     """
+    require_tools(track)
     frozen = frozen_accuracy(scenario, watch) if control else None
     with ExitStack() as stack:
         files = stack.enter_context(open_folder(folder, scenario, durable=False, traced=traced)) if folder else None
         recorder = Recorder(files.metrics if files else None)
+        followers = stack.enter_context(followed(track, scenario, "simulation", folder, recorder, told))
         watcher = Watcher(scenario.name, recorder, scenario.aggregator.client_steps, folder, watch)
         parts = Parts(scenario, shared=not check)
         trial = Trial(scenario, parts, store=files.store if files else None, trace=files.trace if files else None) if check else None
@@ -127,6 +133,7 @@ def simulate(
         leave_model(folder, scenario, parts, simulation.learner(AGGREGATOR), simulation.learner(SPLIT_SERVER))
     if folder:
         write_summary(summary, folder / SUMMARY)
+    followers.end(summary)
     return summary
 
 

@@ -54,6 +54,11 @@ def told(done: int, total: int, name: str) -> None:
     errors.print(f"{done} of {total}: {name}")
 
 
+def say(line: str) -> None:
+    """A remark beside the figures."""
+    errors.print(line, markup=False)
+
+
 def tell(summary: Any, as_json: bool, folder: Path | None) -> None:
     from hosfl_async.report import summary_table
 

@@ -40,6 +40,19 @@ def report(
 
 
 @app.command()
+def export(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of a comparison or sweep.", show_default=False)],
+    to: Annotated[
+        list[str], typer.Option("--to", help="tensorboard, mlflow or wandb; or TOOL=PLACE. May be repeated.", show_default=False)
+    ],
+) -> None:
+    """Write finished runs into a tracking tool: settings, curves, figures, digest. What the tool has already is left alone."""
+    from hosfl_async.assembly.tracked import export as write_export
+
+    write_export(runs, to, typer.echo)
+
+
+@app.command()
 def story(run: Run, step: Annotated[str, typer.Option(help="Step name, for example client-3/17.", show_default=False)]) -> None:
     """Tell everything that happened to one client step, in order."""
     from hosfl_async import assembly

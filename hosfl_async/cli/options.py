@@ -22,3 +22,7 @@ Out = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")]
 Jobs = Annotated[int, typer.Option("-j", help="Processes at once.", min=1, max=256)]
 Control = Annotated[bool, typer.Option("--control/--no-control", help="Also run the frozen-client control.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", help="tensorboard, mlflow or wandb follows the run; or TOOL=PLACE. May be repeated.", show_default=False),
+]

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from hosfl_async.cli.app import app
-from hosfl_async.cli.console import Progress, errors, tell
-from hosfl_async.cli.options import AsJson, Control, File, Out, Overrides, Seed
+from hosfl_async.cli.console import Progress, errors, say, tell
+from hosfl_async.cli.options import AsJson, Control, File, Out, Overrides, Seed, Track
 
 
 @app.command()
@@ -19,6 +19,7 @@ def simulate(
     out: Out = None,
     as_json: AsJson = False,
     control: Control = True,
+    track: Track = None,
     check: Annotated[bool, typer.Option("--check", help="Hold the run to every invariant while it goes on; slower.")] = False,
 ) -> None:
     """Run a scenario in virtual time: every agent in one thread, the same seed gives the same bytes."""
@@ -28,7 +29,7 @@ def simulate(
     scenario = load_scenario(file, set_ or (), seed)
     with Progress() as progress:
         folder = out or assembly.free_folder(scenario)
-        summary = assembly.simulate(scenario, folder=folder, control=control, watch=progress.show, check=check)
+        summary = assembly.simulate(scenario, folder=folder, control=control, watch=progress.show, check=check, track=track or (), told=say)
     tell(summary, as_json, progress.folder)
 
 
@@ -42,6 +43,7 @@ def live(
     out: Out = None,
     as_json: AsJson = False,
     control: Control = True,
+    track: Track = None,
 ) -> None:
     """Run a scenario in wall-clock time over a real MQTT broker: the very same agents, each with its own connection."""
     from hosfl_async import assembly
@@ -51,7 +53,16 @@ def live(
     scenario = load_scenario(file, overrides, seed)
     with Progress() as progress:
         folder = out or assembly.free_folder(scenario)
-        summary = assembly.run_live(scenario, folder=folder, broker=broker, control=control, watch=progress.show, on_open=_tell_where)
+        summary = assembly.run_live(
+            scenario,
+            folder=folder,
+            broker=broker,
+            control=control,
+            watch=progress.show,
+            on_open=_tell_where,
+            track=track or (),
+            told=say,
+        )
     tell(summary, as_json, progress.folder)
 
 

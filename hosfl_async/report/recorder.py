@@ -50,6 +50,8 @@ class Recorder:
         """Told of every evaluation that is better than all before, while the model that was evaluated is still as it was."""
         self.target_met: float | None = None
         """The accuracy for which the run was ended before all its steps, if it was."""
+        self.listeners: list[Callable[[Evaluation], None]] = []
+        """Called with every evaluation, once it is written; they must not wait."""
         self._recent: list[float] = [0.0, 0.0]
         self._metrics = metrics
 
@@ -88,6 +90,8 @@ class Recorder:
             self._metrics.flush()
         if self.on_best is not None and (best is None or point.accuracy > best):
             self.on_best(point)
+        for listener in self.listeners:
+            listener(point)
 
     @property
     def accuracy_final(self) -> float | None:
