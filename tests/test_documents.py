@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import subprocess
+from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -12,7 +13,9 @@ import msgspec
 import pytest
 
 from hosfl_async import messages
+from hosfl_async.agents import cut_step
 from hosfl_async.agents.edge_client import TRANSITIONS
+from hosfl_async.agents.membership import FATES
 from hosfl_async.report import Summary
 from hosfl_async.scenario import schema
 from hosfl_async.scenario.schema import type_name
@@ -101,10 +104,11 @@ def test_summary_is_documented_field_by_field() -> None:
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [field.name for field in msgspec.structs.fields(Summary)]
 
 
-def test_the_picture_of_the_phases_is_that_of_the_table() -> None:
-    """Who changes the table draws it anew: ``python docs/pictures/draw_states.py``."""
+@pytest.mark.parametrize(("name", "table"), [("edge-client", TRANSITIONS), ("cut-step", cut_step.TRANSITIONS), ("contribution", FATES)])
+def test_the_picture_of_the_phases_is_that_of_the_table(name: str, table: dict[StrEnum, frozenset[StrEnum]]) -> None:
+    """Who changes a table draws it anew: ``python docs/pictures/draw_states.py``."""
     script = runpy.run_path(str(ROOT / "docs/pictures/draw_states.py"))
-    picture = script["FILE"].read_text()
-    assert picture == script["drawn"]()
-    shown = set(re.findall(r'data-way="([a-z ]+)-([a-z ]+)"', picture))
-    assert shown == {(here.value, there.value) for here, theres in TRANSITIONS.items() for there in theres}
+    picture = (ROOT / f"docs/pictures/{name}.svg").read_text()
+    assert picture == script["drawn"](script["DRAWINGS"][name])
+    shown = set(re.findall(r'data-way="([a-z ,]+)-([a-z ,]+)"', picture))
+    assert shown == {(here.value, there.value) for here, theres in table.items() for there in theres}

@@ -42,7 +42,7 @@ from hosfl_async.agent import (
 )
 from hosfl_async.agents.backoff import pause_s
 from hosfl_async.agents.clipping import Clipping
-from hosfl_async.agents.membership import Member, Membership
+from hosfl_async.agents.membership import Fate, Member, Membership
 from hosfl_async.agents.own_half import OwnHalf
 from hosfl_async.agents.participation import participation_weight
 from hosfl_async.agents.settings import DENSE, AggregatorSettings
@@ -256,11 +256,11 @@ class Aggregator:
             self.counts["impostor"] += 1
         elif member is None:
             self._refuse(sender, message, "fenced")
-        elif step.number in member.answers:
+        elif (fate := member.fate(step.number)) is Fate.SUPERSEDED:
+            self._refuse(sender, message, "superseded")
+        elif fate is not Fate.UNKNOWN:
             self.counts["duplicate"] += 1
             self._answer_again(sender, message, member.answers[step.number])
-        elif step.number <= member.floor:
-            self._refuse(sender, message, "superseded")
         elif self.over:
             self._refuse(sender, message, "finished")
         else:
@@ -418,7 +418,7 @@ class Aggregator:
             pass
         elif self.over:
             self._serve(sender, message.from_version)
-        elif step.number in member.answers or step.number <= member.floor:
+        elif member.fate(step.number) is not Fate.UNKNOWN:
             self.counts["wishes"] += 1
             self.counts["wishes_late"] += 1
         else:

@@ -3,19 +3,47 @@
 Every boot of a client is granted an incarnation of its own, one higher than the last; steps of an older one are fenced off. Boots are
 numbers that only grow (the host sees to that), so a late ``Join`` of an earlier boot can be told from a new one. Per client the answers
 to the latest steps are kept, in a window that no honest client outruns: repetitions get the first answer, older steps none.
+
+What an incarnation's step has come to is its *fate*, and the ways from one to another are data (``FATES``): an answer once given is final.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Literal
 
+from hosfl_async.errors import AgentError
 from hosfl_async.jobs import Introduced
 from hosfl_async.messages import Join
 
 Answer = int | Literal["stale", "malformed"] | None
 """The log version that holds the step, why it was refused, or None while it waits in the buffer."""
 JoinRefusal = Literal["golden_differs", "initial_differs", "old_boot", "fleet_full"]
+
+
+class Fate(StrEnum):
+    """What has become of one step of an incarnation, by what the aggregator knows."""
+
+    __hash__ = str.__hash__  # Enum's own is a call of Python, at every look into the table
+
+    UNKNOWN = "unknown"
+    """It never came, as far as this life of the aggregator knows."""
+    WAITING = "waiting"
+    """In the buffer; lost with it in a crash, and then unknown again to the next life."""
+    IN_LOG = "in the log"
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+    """Too far behind its client's newest: not known any more."""
+
+
+FATES: dict[Fate, frozenset[Fate]] = {
+    Fate.UNKNOWN: frozenset({Fate.WAITING, Fate.REFUSED, Fate.IN_LOG, Fate.SUPERSEDED}),  # in the log at once: while the log is restored
+    Fate.WAITING: frozenset({Fate.IN_LOG, Fate.SUPERSEDED}),
+    Fate.IN_LOG: frozenset({Fate.SUPERSEDED}),
+    Fate.REFUSED: frozenset({Fate.SUPERSEDED}),
+    Fate.SUPERSEDED: frozenset(),
+}
 
 
 class Member:
@@ -39,7 +67,16 @@ class Member:
         """Steps up to this number are superseded: whatever became of them is no longer known here."""
         return self.highest - self.window
 
+    def fate(self, number: int) -> Fate:
+        if number in self.answers:
+            return _fate_of(self.answers[number])
+        return Fate.SUPERSEDED if number <= self.floor else Fate.UNKNOWN
+
     def remember(self, number: int, answer: Answer) -> None:
+        """Raises ``AgentError`` for a way that is not in the table; what is superseded stays so."""
+        here, there = self.fate(number), _fate_of(answer)
+        if there not in FATES[here] and here is not Fate.SUPERSEDED:
+            raise AgentError(f"step {number} was {here.value} and cannot be {there.value}")
         answers, floor = self.answers, self.floor
         if number > self.highest:
             self.highest = number
@@ -50,6 +87,12 @@ class Member:
             answers[number] = answer
         elif number > floor:
             answers[number] = answer
+
+
+def _fate_of(answer: Answer) -> Fate:
+    if answer is None:
+        return Fate.WAITING
+    return Fate.IN_LOG if isinstance(answer, int) else Fate.REFUSED
 
 
 class Membership:

@@ -44,6 +44,7 @@ from hosfl_async.agent import (
 )
 from hosfl_async.agents.backoff import pause_s
 from hosfl_async.agents.cut_queue import CutJob, CutQueue
+from hosfl_async.agents.cut_step import CutPhase, CutStep
 from hosfl_async.agents.settings import SplitServerSettings
 from hosfl_async.agents.staleness import staleness_weight
 from hosfl_async.agents.update_log import LogFollower
@@ -82,23 +83,6 @@ from hosfl_async.messages import (
 )
 
 
-class _Remembered:
-    """One step at the cut: its smashed data until they are of no more use, its answer once there is one."""
-
-    __slots__ = ("answer", "requested", "smashed", "trained")
-
-    def __init__(self, smashed: SmashedData | None, answer: DualVariable | None = None) -> None:
-        self.smashed = smashed
-        self.answer: DualVariable | DualRefused | None = answer
-        self.trained = False
-        self.requested = False
-
-    @property
-    def at_work(self) -> bool:
-        """It waits for the learner: forgotten now, its dual would be computed for nobody."""
-        return self.answer is None and (not self.trained or self.requested)
-
-
 class SplitServer:
     """Sans-IO state machine; see the module's text. Its learner holds the server half, and a copy of the client half to evaluate."""
 
@@ -121,7 +105,7 @@ class SplitServer:
         self._steps_kept = 0
         """Server steps of this life's beginning, and of the latest checkpoint."""
         self._newest_base = 0
-        self._memory: OrderedDict[StepId, _Remembered] = OrderedDict()
+        self._memory: OrderedDict[StepId, CutStep] = OrderedDict()
         self._queue = CutQueue(settings)
         self._gathering = False
         """The timer of a micro-batch that waits for company is set."""
@@ -211,7 +195,7 @@ class SplitServer:
         self._newest_step = {step.client: step for step in kept.steps}
         self._trained_step = dict(self._newest_step)
         for answer in kept.answers[-self._settings.answers_remembered_max :]:
-            self._memory[answer.step] = _Remembered(None, answer)
+            self._memory[answer.step] = CutStep(None, answer)
         self._busy = True
         self._effects.append(RunJob(RestoreServerState(kept.state)))
 
@@ -257,7 +241,7 @@ class SplitServer:
             self._refuse(DualRefused(step, "busy"))
         else:
             self._newest_step[sender] = step
-            self._memory[step] = _Remembered(message)
+            self._memory[step] = CutStep(message)
             self._queue.add(self._first_job(message), self._now)
 
     def _full(self, message: SmashedData) -> bool:
@@ -285,20 +269,21 @@ class SplitServer:
             self._send(sender, remembered.answer)
         elif self._follower.finished:
             self._refuse(DualRefused(message.step, "finished"))
+        elif remembered.phase is CutPhase.TRAINED:
+            self._evaluate_dual(message.step, remembered)
+        elif remembered.dual_awaits_request:
+            remembered.enter(CutPhase.ASKED)
         else:
-            self.counts["duplicate"] += remembered.requested
-            remembered.requested = True
-            self._evaluate_dual_if_wanted(message.step, remembered)
+            self.counts["duplicate"] += 1
 
-    def _evaluate_dual_if_wanted(self, step: StepId, remembered: _Remembered) -> None:
+    def _evaluate_dual(self, step: StepId, remembered: CutStep) -> None:
         """Policy fresh: once trained on and asked for, and once only. A full queue refuses it as it does smashed data."""
         smashed = remembered.smashed
-        if not (remembered.requested and remembered.trained and smashed is not None):
-            return
+        assert smashed is not None
         if self._full(smashed):
-            remembered.requested = False
             self._refuse(DualRefused(step, "busy"))
             return
+        remembered.enter(CutPhase.EVALUATING)
         remembered.smashed = None
         self._queue.add(EvaluateDual(step, smashed.activations, smashed.labels), self._now)
 
@@ -313,13 +298,14 @@ class SplitServer:
         """A client has one step at the cut: whoever begins the next has no use for the answer to the last. Beyond that the oldest step goes
         that does not wait for the learner; False if all of them do: otherwise each would push out another, and nobody got a dual."""
         older = self._newest_step.get(step.client)
-        if older is not None and self._memory.pop(older, None) is not None:
+        if older is not None and (former := self._memory.pop(older, None)) is not None:
+            former.enter(CutPhase.FORGOTTEN)
             return True
         if len(self._memory) >= self._settings.answers_remembered_max:
             oldest = next((known for known, remembered in self._memory.items() if not remembered.at_work), None)
             if oldest is None:
                 return False
-            del self._memory[oldest]
+            self._memory.pop(oldest).enter(CutPhase.FORGOTTEN)
             self.counts["evictions"] += 1
         return True
 
@@ -330,7 +316,7 @@ class SplitServer:
     def _refuse_for_good(self, refused: DualRefused) -> None:
         """The answer that repetitions will get, too."""
         if remembered := self._memory.get(refused.step):
-            remembered.smashed, remembered.answer = None, refused
+            remembered.settle(refused)
         self._refuse(refused)
 
     def _on_trained(self, results: tuple[BackwardDone, ...]) -> None:
@@ -350,14 +336,16 @@ class SplitServer:
         remembered = self._memory.get(result.step)
         if remembered is None:
             return  # evicted while it was computed; a repetition will be told so
-        remembered.trained = True
         if remembered.smashed is not None and not remembered.smashed.dual_wanted:
-            self._evaluate_dual_if_wanted(result.step, remembered)
+            asked = remembered.phase is CutPhase.ASKED
+            remembered.enter(CutPhase.TRAINED)
+            if asked:
+                self._evaluate_dual(result.step, remembered)
             return
-        remembered.smashed = None
-        remembered.answer = DualVariable(result.step, self.server_steps, result.dual)
+        answer = DualVariable(result.step, self.server_steps, result.dual)
+        remembered.settle(answer)
         self.counts["duals_sent"] += 1
-        self._send(result.step.client, remembered.answer)
+        self._send(result.step.client, answer)
 
     # -- following the log, to evaluate -------------------------------------------------------------------
 
