@@ -35,9 +35,9 @@ class Zygote:
         threading.Thread(target=self._listen, daemon=True).start()
         self._pids.get(timeout=PATIENCE_S)
 
-    def start(self, *argv: str | Path, log: Path, **environment: str) -> int:
+    def start(self, *argv: str | Path, log: Path, namespace: str = "", **environment: str) -> int:
         assert self._process.stdin is not None
-        order = {"argv": [str(word) for word in argv], "log": str(log), "environment": environment}
+        order = {"argv": [str(word) for word in argv], "log": str(log), "environment": environment, "namespace": namespace}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
         return self._pids.get(timeout=PATIENCE_S)
@@ -123,10 +123,10 @@ class Deployment:
         file.write_text(own + self._text + self._tables + health)
         return file
 
-    def start(self, name: str, **environment: str) -> None:
+    def start(self, name: str, namespace: str = "", **environment: str) -> None:
         role = {"aggregator": "aggregator", "split_server": "server"}.get(name, "client")
         words = ("agent", role, "--config", self.settings(name))
-        self.pids[name] = self._zygote.start(*words, log=self.log(name), **environment)
+        self.pids[name] = self._zygote.start(*words, log=self.log(name), namespace=namespace, **environment)
         self.starts[name] = self.starts.get(name, 0) + 1
 
     def kill(self, name: str) -> int:

@@ -1,13 +1,14 @@
 """Makes ``hosfl`` processes quickly: imports everything once, then forks.
 
 A fresh interpreter needs seconds to import torch, a fork some milliseconds; what runs in the child is the same command, in
-a process of its own that can be killed like any other. Reads one JSON object a line (``argv``, ``log``, ``environment``), answers with
-``{"pid": n}``, and tells ``{"pid": n, "code": c}`` when a child has ended (minus the signal's number if one killed it). The end of its own
-input is the end of all children.
+a process of its own that can be killed like any other. Reads one JSON object a line (``argv``, ``log``, ``environment``,
+``namespace``), answers with ``{"pid": n}``, and tells ``{"pid": n, "code": c}`` when a child has ended (minus the signal's number if
+one killed it). The end of its own input is the end of all children.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -21,6 +22,7 @@ import hosfl_async.process
 from hosfl_async.cli import app
 from hosfl_async.cli.app import guarded
 
+CLONE_NEWNET = 0x40000000
 assert sklearn.datasets and hosfl_async.process  # imported for the children
 
 
@@ -30,6 +32,8 @@ def child(order: dict[str, object]) -> None:
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    if order.get("namespace"):
+        enter_network(str(order["namespace"]))
     os.environ.update(order.get("environment", {}))  # type: ignore[call-overload]
     sys.argv = ["hosfl", *map(str, order["argv"])]  # type: ignore[call-overload]
     code = 70
@@ -38,6 +42,14 @@ def child(order: dict[str, object]) -> None:
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def enter_network(namespace: str) -> None:
+    """From here on this process has the network of a namespace that ``ip netns`` made."""
+    file = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    if ctypes.CDLL(None, use_errno=True).setns(file, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), f"the network namespace {namespace} cannot be entered")
+    os.close(file)
 
 
 def say(**told: int) -> None:
