@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import client_step, memory, perturbation
+from benchmarks import client_process_memory, client_step, memory, perturbation, throughput
 from hosfl_async.learning.settings import ModelSettings
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -25,6 +28,33 @@ def test_the_perturbation_kernels() -> None:
 def test_memory_of_each_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(memory.CASES, "small", (ModelSettings(name="mlp", client_widths=(8,)), (1, 8, 8)))
     assert memory.run_way("small", way)
+
+
+@pytest.mark.mosquitto
+@pytest.mark.parametrize("case", ["scalars of a step", "activations, 1 MiB"])
+def test_throughput_beside_bare_aiomqtt(case: str) -> None:
+    row = asyncio.run(throughput.measure(case, messages=64, repetitions=1))
+    assert row["messages"] == 64
+    assert all(value > 0 for way in ("messages_per_s", "cpu_ms") for value in row[way].values())
+    assert row["ratio_to_one_way"] > 0 and row["ratio_to_answered"] > 0
+
+
+SMALL = client_process_memory.Case(16, (8,), (512, 512), 8, 2, 2**30)
+
+
+def test_a_process_tells_its_high_water_mark() -> None:
+    mark = client_process_memory.high_water_bytes_of(os.getpid())
+    taken = np.ones(mark // 8 + 2**20)
+    assert client_process_memory.high_water_bytes_of(os.getpid()) > mark and taken.size
+    assert client_process_memory.high_water_bytes("Name:\tzombie\n") == 0
+    assert client_process_memory.half_bytes(SMALL)["server_half_bytes"] > 4 * 512 * 512
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("method", client_process_memory.METHODS.values())
+def test_memory_of_a_client_process(method: str) -> None:
+    found = client_process_memory.peaks(SMALL, method)
+    assert 2**26 < found["client_peak_bytes"] < SMALL.bound_bytes and found["server_peak_bytes"] > 2**26
 
 
 def test_every_benchmark_says_how_it_is_called() -> None:

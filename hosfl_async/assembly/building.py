@@ -25,11 +25,13 @@ INBOXES: dict[str, Any] = {"client": EdgeClientInbox, "server": SplitServerInbox
 class Parts:
     """Makes the agents and learners of one scenario; every call makes a new one, as after a crash.
 
-    ``shared``: see ``LearnerFactory``; the simulator shares, live agents do not.
+    ``shared`` and ``client_only``: see ``LearnerFactory``; the simulator shares, live agents do not, and only an edge client's own process
+    has no server half.
     """
 
     scenario: Scenario
     shared: bool = True
+    client_only: bool = False
 
     @cached_property
     def learners(self) -> LearnerFactory:
@@ -47,6 +49,7 @@ class Parts:
             clients=names,
             learning_rate=scenario.aggregator.learning_rate,
             shared=self.shared,
+            client_only=self.client_only,
             forwards_together_max=scenario.simulation.forwards_together_max if self.shared else 1,
         )
 

@@ -37,7 +37,9 @@ from hosfl_async.errors import TransportError
 PACKET_OVERHEAD_BYTES = 256
 """Room for a frame's topic and headers when its payload is held against a Maximum Packet Size."""
 PACKETS_PER_TURN_MAX = 64
-"""Packets read before other tasks of the loop get their turn."""
+BYTES_PER_TURN_MAX = 256 * 1024
+"""Packets, or bytes of their payloads, read before other tasks of the loop get their turn. Of large ones few: whoever reads sixteen
+megabytes in one go lets the broker wait for what is to be sent meanwhile."""
 BIRTH_CHARACTERS = 24
 """Leading characters of a link's token, the same for all links of one transport; they make its client identifier."""
 
@@ -100,7 +102,7 @@ class MqttLink(aiomqtt.Client):
         self.token = token
         self.packet_bytes_max: int | None = None
         self.reading = True
-        self._events = 0
+        self._events = self._bytes_read = 0
         self._on_frame, self._on_confirmed = on_frame, on_confirmed
 
     async def open(self, filters: list[tuple[str, int]]) -> None:
@@ -180,11 +182,14 @@ class MqttLink(aiomqtt.Client):
         if not self.reading or self.lost:
             return  # asked for before, by a turn that ended with decrypted bytes left
         try:
+            self._bytes_read = 0
             for _ in range(PACKETS_PER_TURN_MAX):
                 before = self._events
                 self._client.loop_read()
                 if not self.reading or self.lost or (self._events == before and not self._decrypted):
                     return
+                if self._bytes_read >= BYTES_PER_TURN_MAX:
+                    break
             if self._decrypted:
                 self._loop.call_soon(self._read_ready)
         except Exception as error:
@@ -213,6 +218,7 @@ class MqttLink(aiomqtt.Client):
 
     def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
         self._events += 1
+        self._bytes_read += len(message.payload)
         self._on_frame(self, message)
 
     def _on_publish(self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any) -> None:

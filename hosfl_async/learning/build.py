@@ -66,15 +66,17 @@ class LearnerFactory:
         learning_rate: float = 1.0,
         shared: bool = False,
         forwards_together_max: int = 1,
+        client_only: bool = False,
     ) -> None:
-        """``learning_rate``: eta of the client half, for the update rules that take it at replay. ``forwards_together_max``: see
-        ``forward_pool``; for shared learners only."""
+        """``client_only``: of one edge client's process, which keeps no server half. ``learning_rate``: eta of the client half, for the
+        update rules that take it at replay. ``forwards_together_max``: see ``forward_pool``; for shared learners only."""
         self.update, self.learning_rate = update, learning_rate
         self.task, self.zeroth_order, self.first_order, self.cut, self.seed = task, zeroth_order, first_order, cut, seed
         self.run_key = run_key_of(seed)
         data = load_dataset(task, seed)
         self._image_shape = data.image_shape
-        self.model = build_model(task.model, data.image_shape, data.classes, data.vocabulary)
+        self._client_only = client_only
+        self.model = build_model(task.model, data.image_shape, data.classes, data.vocabulary, client_only=client_only)
         self.data = data.shaped(self.model.input_shape)
         self._position = {name: position for position, name in enumerate(clients)}
         self._order, self._bounds = partition(data.train_labels, len(clients), task.partition, seed, data.train_owners)
@@ -90,6 +92,8 @@ class LearnerFactory:
 
     def server(self) -> ServerLearner:
         """The split server's learner: theta_s(0), and the client half at version 0."""
+        if self._client_only:
+            raise LearnerError("an edge client's process has no server half")
         model = self._new_model()
         store = self._shared[0] if self._shared else self._new_store(model)
         trainer = ServerTrainer(model.server, initial_theta_s(model, self.seed), self.first_order)
@@ -132,7 +136,7 @@ class LearnerFactory:
         return self._new_store(model), self._new_bench(model)
 
     def _new_model(self) -> SplitModel:
-        return build_model(self.task.model, self._image_shape, self.data.classes, self.data.vocabulary)
+        return build_model(self.task.model, self._image_shape, self.data.classes, self.data.vocabulary, client_only=self._client_only)
 
     def _new_store(self, model: SplitModel) -> VersionStore:
         rule = UpdateRule(self.update, model.client.size, self.learning_rate)

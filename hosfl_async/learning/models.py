@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
+import torch
 from torch import nn
 
 from hosfl_async.errors import SettingsError
@@ -21,10 +23,13 @@ from hosfl_async.learning.splitting import own_model
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
 
 
-def build_model(settings: ModelSettings, sample_shape: Shape, classes: int, vocabulary: int = 0) -> SplitModel:
+def build_model(
+    settings: ModelSettings, sample_shape: Shape, classes: int, vocabulary: int = 0, *, client_only: bool = False
+) -> SplitModel:
     """Build the named model for images of ``sample_shape`` (channels, height, width), or sequences of up to (tokens,) of a ``vocabulary``.
 
-    The client half is in inference mode and records no graph. Trainable parameters are not set: ``bind`` them first.
+    The client half is in inference mode and records no graph. Trainable parameters are not set: ``bind`` them first. ``client_only``: the
+    server half is not kept, and never takes memory where the model is one of ours; pretrained weights are read in whole, then it goes.
     """
     if settings.name not in _MODELS and settings.cut == "end":
         raise SettingsError("task.model.cut", f"{settings.name} is not built in one piece", expected="layer", found="end")
@@ -43,23 +48,27 @@ def build_model(settings: ModelSettings, sample_shape: Shape, classes: int, voca
     elif vocabulary:
         raise SettingsError("task.model.name", "it does not read tokens", expected=" or ".join((*ENCODERS, *DECODERS)), found=settings.name)
     else:
-        input_shape, cut_shape, client, server = _MODELS[settings.name](settings, sample_shape, classes)
+        nowhere = client_only and settings.cut == "layer"
+        input_shape, cut_shape, client, server = _MODELS[settings.name](settings, sample_shape, classes, "meta" if nowhere else "cpu")
+        if nowhere:
+            server = nn.Identity()
         tail = Half(deepcopy(server)) if settings.cut == "end" else None
         if tail is not None:
             client, server, cut_shape = nn.Sequential(client, server), nn.Identity(), (classes,)
         model = SplitModel(client=Half(client), server=Half(server), input_shape=input_shape, cut_shape=cut_shape, tail=tail)
     model.client.module.eval()
     model.client.record_graph(False)
-    return model
+    return replace(model, server=Half(nn.Identity())) if client_only else model
 
 
-def _mlp(settings: ModelSettings, image_shape: Shape, classes: int) -> tuple[Shape, Shape, nn.Module, nn.Module]:
+def _mlp(settings: ModelSettings, image_shape: Shape, classes: int, server_on: str) -> tuple[Shape, Shape, nn.Module, nn.Module]:
     inputs, cut = prod(image_shape), settings.client_widths[-1]
     client = _dense((inputs, *settings.client_widths), settings.activation, last=True)
-    return (inputs,), (cut,), client, _dense((cut, *settings.server_widths, classes), settings.activation)
+    with torch.device(server_on):
+        return (inputs,), (cut,), client, _dense((cut, *settings.server_widths, classes), settings.activation)
 
 
-def _cnn(settings: ModelSettings, image_shape: Shape, classes: int) -> tuple[Shape, Shape, nn.Module, nn.Module]:
+def _cnn(settings: ModelSettings, image_shape: Shape, classes: int, server_on: str) -> tuple[Shape, Shape, nn.Module, nn.Module]:
     channels, height, width = image_shape
     halvings = len(settings.client_widths)
     kernel, pool = ((3, 3), (2, 2)) if height > 1 else ((1, 5), (1, 2))
@@ -70,7 +79,8 @@ def _cnn(settings: ModelSettings, image_shape: Shape, classes: int) -> tuple[Sha
         around = nn.Conv2d(before, after, kernel, padding=(kernel[0] // 2, kernel[1] // 2))
         layers += [around, _ACTIVATIONS[settings.activation](), nn.MaxPool2d(pool)]
     cut = (settings.client_widths[-1], height >> halvings if height > 1 else 1, width >> halvings)
-    server = nn.Sequential(nn.Flatten(), _dense((prod(cut), *settings.server_widths, classes), settings.activation))
+    with torch.device(server_on):
+        server = nn.Sequential(nn.Flatten(), _dense((prod(cut), *settings.server_widths, classes), settings.activation))
     return image_shape, cut, nn.Sequential(*layers), server
 
 
@@ -82,4 +92,4 @@ def _dense(widths: Sequence[int], activation: str, last: bool = False) -> nn.Seq
     return nn.Sequential(*(layers if last else layers[:-1]))
 
 
-_MODELS: dict[str, Callable[[ModelSettings, Shape, int], tuple[Shape, Shape, nn.Module, nn.Module]]] = {"mlp": _mlp, "cnn": _cnn}
+_MODELS: dict[str, Callable[[ModelSettings, Shape, int, str], tuple[Shape, Shape, nn.Module, nn.Module]]] = {"mlp": _mlp, "cnn": _cnn}

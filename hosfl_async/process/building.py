@@ -41,7 +41,7 @@ def build_host(
 ) -> LiveHost:
     """The host of this process's agent; what must be closed again is entered into ``stack``."""
     name = settings.name or ""
-    parts = Parts(_durable(scenario, settings), shared=False)
+    parts = Parts(_durable(scenario, settings), shared=False, client_only=role == "client")
     agent, learner, store = _role_parts(stack, role, name, parts, settings, state)
     if role == "client":
         station = Station(run=settings.run, name=name, groups=(CLIENTS,))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hosfl_async.broker.embedded import RunningBroker, find_mosquitto, free_port, launch, start_broker
+from hosfl_async.broker.embedded import RunningBroker, embedded_broker, find_mosquitto, free_port, launch, start_broker
 from hosfl_async.broker.mqtt import MqttTransport
+from hosfl_async.broker.mqtt_link import BYTES_PER_TURN_MAX, MqttLink
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.broker.transport import ANYONE, Arrival, Delivery, PeerLost, Station
 from hosfl_async.errors import SettingsError, TransportError
@@ -218,3 +219,25 @@ def test_a_restarted_peer_is_announced_again_each_time_it_crashes() -> None:
             await broker.stop()
 
     asyncio.run(story())
+
+
+def test_large_frames_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a turn of the loop, and what waits for one, is not sixteen megabytes long."""
+    size, frames, turns = 100 * 1024, 60, []
+    read_ready = MqttLink._read_ready
+
+    def noted(link: MqttLink) -> None:
+        read_ready(link)
+        turns.append(link._bytes_read)
+
+    monkeypatch.setattr(MqttLink, "_read_ready", noted)
+
+    async def story() -> None:
+        async with embedded_broker("iotcore") as url, MqttTransport(url, station("a")) as a, MqttTransport(url, station("b")) as b:
+            for _ in range(frames):
+                await a.send("b", bytes(size))
+            assert len(await take(b.received(), frames)) == frames
+
+    asyncio.run(story())
+    assert sum(turns) >= frames * size
+    assert max(turns) < BYTES_PER_TURN_MAX + size

@@ -309,3 +309,17 @@ def test_a_checkpoint_of_another_model_or_optimiser_changes_nothing() -> None:
         with pytest.raises(LearnerError, match="another server half or optimiser"):
             server.run(jobs.RestoreServerState(foreign.run(jobs.TakeServerState()).state))
     assert server.run(jobs.TakeServerState()) == before
+
+
+@pytest.mark.parametrize("cut", ["layer", "end"])
+def test_a_clients_own_process_has_no_server_half_and_the_same_client_half(cut: str) -> None:
+    task = TaskSettings(data="toy", toy_samples=60, model=ModelSettings(name="mlp", client_widths=(4,), server_widths=(64,), cut=cut))  # type: ignore[arg-type]
+    both, alone = (
+        LearnerFactory(task, ZerothOrderSettings(), FirstOrderSettings(), seed=3, clients=["client-1"], client_only=only)
+        for only in (False, True)
+    )
+    assert alone.model.server.size == 0 and not list(alone.model.server.module.parameters())
+    assert (both.model.server.size > 0) == (cut == "layer")
+    assert both.client("client-1").digest() == alone.client("client-1").digest()
+    with pytest.raises(LearnerError, match="no server half"):
+        alone.server()
