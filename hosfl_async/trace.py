@@ -38,7 +38,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from struct import Struct as Packing
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 from msgspec import MsgspecError, Struct
 from msgspec.msgpack import Decoder, Encoder
@@ -88,8 +88,18 @@ def steps_of(subject: Any) -> str:
     return "" if step is None else str(step)
 
 
+class TraceEnd(NamedTuple):
+    """Where a journal ends: bytes of its whole chunks, serial number and time of the last record."""
+
+    place: int = 0
+    serial: int = 0
+    time_s: float = 0.0
+
+
 class TraceWriter:
     """Writes one journal; a context manager. With ``path`` None it is off, and ``note`` returns at once.
+
+    ``after``: goes on with a journal that ends there, and cuts off what follows; without it a new one is begun.
 
     Nothing is formatted or encoded per note: records wait, at most ``RECORDS_BUFFERED_MAX`` of them, and become one chunk
     together. ``values`` belongs to the journal from then on. An ``OSError`` of the file is
@@ -98,16 +108,19 @@ class TraceWriter:
 
     __slots__ = ("_file", "_serial", "_waiting", "enabled")
 
-    def __init__(self, path: Path | str | None) -> None:
+    def __init__(self, path: Path | str | None, after: TraceEnd = TraceEnd()) -> None:  # noqa: B008, an immutable tuple
         self._file: BinaryIO | None = None
-        self._serial = 0
+        self._serial = after.serial
         self._waiting: list[TraceRecord] = []
         self.enabled = path is not None
         """Hosts may ask before they gather what a note would need."""
         if path is not None:
-            self._file = Path(path).open("wb")  # noqa: SIM115
-            self._file.write(_TITLE)
-            self._file.flush()
+            self._file = Path(path).open("r+b" if after.place else "wb")  # noqa: SIM115
+            self._file.truncate(after.place)
+            self._file.seek(after.place)
+            if not after.place:
+                self._file.write(_TITLE)
+                self._file.flush()
 
     def note(
         self,
@@ -166,38 +179,46 @@ def read_trace(path: Path | str) -> Iterator[TraceRecord]:
         yield from records
 
 
+def end_of_trace(path: Path | str) -> TraceEnd:
+    """Where the whole chunks of a journal end. Raises ``CodecError`` as ``read_trace`` does, ``OSError`` if there is none."""
+    tail, end = TraceTail(path), TraceEnd()
+    while records := tail.more():
+        end = TraceEnd(0, records[-1].serial, records[-1].time_s)
+    return end._replace(place=tail.place)
+
+
 class TraceTail:
     """Reads a journal that may still grow: every call of ``more`` gives the next whole chunk."""
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
-        self._place = 0
+        self.place = 0
 
     def more(self) -> list[TraceRecord]:
         """Records of the next chunk; empty if no whole one is there yet. Raises ``CodecError`` as ``read_trace`` does."""
         with self._path.open("rb") as file:
-            if self._place == 0:
+            if self.place == 0:
                 title = file.read(len(_TITLE))
                 if title != _TITLE[: len(title)]:
                     raise CodecError(f"{self._path}: not a journal of a run; expected it to begin with {_TITLE[1:].decode()!r}")
                 if len(title) < len(_TITLE):
                     return []
-                self._place = len(_TITLE)
-            file.seek(self._place)
+                self.place = len(_TITLE)
+            file.seek(self.place)
             head = file.read(_CHUNK_HEAD.size)
             if len(head) < _CHUNK_HEAD.size:
                 return []
             tag, length = _CHUNK_HEAD.unpack(head)
             if tag != _CHUNK_TAG or length > CHUNK_BYTES_MAX:
-                raise CodecError(f"{self._path}: damaged at byte {self._place}: expected a chunk, found {head.hex()}")
+                raise CodecError(f"{self._path}: damaged at byte {self.place}: expected a chunk, found {head.hex()}")
             chunk = file.read(length)
         if len(chunk) < length:
             return []
         try:
             records = _CHUNK.decode(chunk)
         except (MsgspecError, ValueError, RecursionError) as error:
-            raise CodecError(f"{self._path}: damaged in the chunk at byte {self._place}: {str(error)[:200]}") from None
-        self._place += _CHUNK_HEAD.size + length
+            raise CodecError(f"{self._path}: damaged in the chunk at byte {self.place}: {str(error)[:200]}") from None
+        self.place += _CHUNK_HEAD.size + length
         return records
 
 

@@ -75,6 +75,7 @@ from hosfl_async.messages import (
     DualVariable,
     HeadAnnounced,
     LogPage,
+    NamedTensor,
     ServerCheckpoint,
     SmashedData,
     Snapshot,
@@ -208,9 +209,13 @@ class SplitServer:
         """Nothing was trained since the job began, so journal and state belong together."""
         self.counts["checkpoints"] += 1
         self._steps_kept = self.server_steps
-        steps = tuple(self._trained_step.values())
-        self._effects.append(Persist(ServerCheckpoint(self.server_steps, self._newest_base, steps, self._answers_to_keep(), result.state)))
+        self._effects.append(Persist(self.checkpoint_with(result.state)))
         self._effects.append(Record("checkpoint", {"server_steps": float(self.server_steps)}))
+
+    def checkpoint_with(self, state: tuple[NamedTensor, ...]) -> ServerCheckpoint:
+        """What a server needs to go on from here; ``state`` is its learner's, as it is now."""
+        steps = tuple(self._trained_step.values())
+        return ServerCheckpoint(self.server_steps, self._newest_base, steps, self._answers_to_keep(), state)
 
     def _answers_to_keep(self) -> tuple[DualVariable, ...]:
         room, answers = self._settings.checkpoint_answers_bytes_max, []

@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from hosfl_async.checkpoint_store import CheckpointStore, LatestCheckpoint
 from hosfl_async.errors import SettingsError
 from hosfl_async.log_store import LogStore
 from hosfl_async.scenario import Scenario, load_scenario, to_toml
 from hosfl_async.trace import TraceWriter
 
 SCENARIO, SUMMARY, METRICS, TRACE, LOG = "scenario.toml", "summary.json", "metrics.jsonl", "trace.msgpack", "log.sqlite"
+CHECKPOINT = "checkpoint.safetensors"
+"""The split server's half and optimiser, from which the run can go on."""
 MODEL, BEST = "model.safetensors", "best.safetensors"
 """What was learnt: both halves by the names of their parameters, as they were at the end and at the best evaluation."""
 COMPARISON = "comparison.json"
@@ -37,6 +40,7 @@ class OpenFolder:
     store: LogStore
     trace: TraceWriter
     metrics: IO[bytes]
+    checkpoints: CheckpointStore | LatestCheckpoint
 
 
 def free_folder(scenario: Scenario, below: Path = Path("runs")) -> Path:
@@ -64,13 +68,21 @@ def open_folder(path: Path, scenario: Scenario, *, durable: bool, traced: bool =
         raise SettingsError(
             str(path), "the run folder cannot be written", found=str(problem), mend="choose another with --out"
         ) from problem
-    meta = {"scenario": scenario.name, "seed": str(scenario.seed)}
     with (
-        LogStore(path / LOG, durable=durable, meta=meta) as store,
+        LogStore(path / LOG, durable=durable, meta=log_meta(scenario)) as store,
         TraceWriter(path / TRACE if traced else None) as trace,
         (path / METRICS).open("wb") as metrics,
     ):
-        yield OpenFolder(path, store, trace, metrics)
+        yield OpenFolder(path, store, trace, metrics, checkpoint_store(path, scenario) if traced else LatestCheckpoint())
+
+
+def log_meta(scenario: Scenario) -> dict[str, str]:
+    """What the log of a run folder says that it belongs to."""
+    return {"scenario": scenario.name, "seed": str(scenario.seed)}
+
+
+def checkpoint_store(path: Path, scenario: Scenario) -> CheckpointStore:
+    return CheckpointStore(path / CHECKPOINT, f"{scenario.name}-seed{scenario.seed}")
 
 
 def scenario_of(path: Path) -> Scenario:

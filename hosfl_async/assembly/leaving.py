@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hosfl_async.agents import SplitServer
 from hosfl_async.assembly.building import Parts
-from hosfl_async.assembly.folder import BEST, MODEL, write_model
+from hosfl_async.assembly.folder import BEST, MODEL, OpenFolder, write_model
+from hosfl_async.jobs import TakeServerState
 from hosfl_async.learning.learners import AggregatorLearner, ServerLearner
 from hosfl_async.learning.split_model import named_values
 from hosfl_async.report.recorder import Evaluation
@@ -43,6 +45,12 @@ def keep_best(
         write(lambda: write_model(folder, BEST, values, about))
 
     return keep
+
+
+def leave_checkpoint(files: OpenFolder, server: Any, learner: Any) -> None:
+    """The split server as it stands, if it is up: where the run can go on, whether it is over or was stopped."""
+    if isinstance(server, SplitServer) and isinstance(learner, ServerLearner):
+        files.checkpoints.append(server.checkpoint_with(learner.run(TakeServerState()).state))
 
 
 def _about(scenario: Scenario) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
@@ -13,8 +13,9 @@ from typing import Any
 
 from hosfl_async.assembly.building import INBOXES, Parts, modelled_pace
 from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
-from hosfl_async.assembly.leaving import keep_best, leave_model
+from hosfl_async.assembly.leaving import keep_best, leave_checkpoint, leave_model
 from hosfl_async.assembly.progress import Watch, Watcher
+from hosfl_async.assembly.resuming import Stopped, reopen_folder
 from hosfl_async.assembly.simulated import frozen_accuracy
 from hosfl_async.assembly.summing import summarise
 from hosfl_async.assembly.tracked import Told, followed, require_tools
@@ -22,7 +23,6 @@ from hosfl_async.broker.address import parse_broker_url
 from hosfl_async.broker.embedded import embedded_broker
 from hosfl_async.broker.mqtt import MqttTransport
 from hosfl_async.broker.transport import ANYONE, Station
-from hosfl_async.checkpoint_store import LatestCheckpoint
 from hosfl_async.errors import SettingsError
 from hosfl_async.live.fleet import run_fleet
 from hosfl_async.live.host import LiveHost
@@ -59,26 +59,31 @@ def run_live(
     on_open: Callable[[str, str], None] | None = None,
     track: Sequence[str] = (),
     told: Told | None = None,
+    stopped: Stopped | None = None,
 ) -> Summary:
     """Run ``scenario`` over MQTT. ``broker``: ``auto``, ``mosquitto`` or ``iotcore`` start a private one; else the URL of one that runs.
 
     Durations of jobs and delays of links are the scenario's, times ``live.time_scale``. Losses, dropouts and outages are not imitated:
     the network is the real one. The frozen-client control is computed in virtual time. ``on_open`` hears the broker's URL and the run's
-    name there, by which it can be followed. ``track`` and ``told``: as for ``simulate``.
+    name there, by which it can be followed. ``track`` and ``told``: as for ``simulate``. ``stopped``: go on from there, in its
+    folder; ``scenario`` is then its own.
 
     Raises ``SettingsError``, ``TransportError``, ``AgentError``; ``KeyboardInterrupt`` after an orderly stop by a signal.
     """
     require_tools(track)
     frozen = frozen_accuracy(scenario, watch) if control else None
     with ExitStack() as stack:
-        files = stack.enter_context(open_folder(folder, scenario, durable=True))
+        opened = reopen_folder(stopped, durable=True) if stopped else open_folder(folder, scenario, durable=True)
+        files = stack.enter_context(opened)
         recorder = Recorder(files.metrics)
+        if stopped:
+            recorder.go_on(stopped.evaluations, stopped.entries, stopped.time_s)
         followers = stack.enter_context(followed(track, scenario, "live", folder, recorder, told))
         watcher = Watcher(f"{scenario.name}, live", recorder, scenario.aggregator.client_steps, folder, watch)
         parts = Parts(scenario, shared=False)
-        hosts, pace = asyncio.run(_run(scenario, parts, files, recorder, watcher, broker, validate, on_open))
+        hosts, pace = asyncio.run(_run(scenario, parts, files, recorder, watcher, broker, validate, on_open, stopped))
         watcher.look()
-        summary = _summary(scenario, hosts, recorder, watcher, frozen, pace.joules())
+        summary = _summary(scenario, hosts, recorder, watcher, frozen, pace.joules(), stopped)
     leave_model(folder, scenario, parts, hosts[AGGREGATOR].learner, hosts[SPLIT_SERVER].learner)
     write_summary(summary, folder / SUMMARY)
     followers.end(summary)
@@ -94,6 +99,7 @@ async def _run(
     broker: str,
     validate: bool,
     on_open: Callable[[str, str], None] | None,
+    stopped: Stopped | None,
 ) -> tuple[dict[str, LiveHost], ModelledPace]:
     async with AsyncExitStack() as stack:
         url = await _broker_url(stack, broker, scenario)
@@ -102,14 +108,17 @@ async def _run(
         stack.callback(looking.cancel)
         boot = time_ns()
         run = f"{scenario.name[:40]}-{boot:x}"  # a topic level of its own for every run, within the length of a name
-        hosts, pace = _hosts(scenario, parts, files, recorder, worker, url, run, boot, validate)
+        hosts, pace = _hosts(scenario, parts, files, recorder, worker, url, run, boot, validate, stopped.time_s if stopped else 0.0)
         if on_open is not None:
             telling = asyncio.create_task(_tell_once_open(hosts[AGGREGATOR], partial(on_open, str(parse_broker_url(url)), run)))
             stack.callback(telling.cancel)
         recorder.on_best = keep_best(files.path, scenario, parts, lambda: hosts[SPLIT_SERVER].learner, stack.enter_context(_aside()))
-        recorder.meter = lambda: total(host.tally for host in hosts.values()).bytes
+        recorder.meter = lambda: _with_before(stopped, total(host.tally for host in hosts.values()).bytes)
         services, clients = [hosts[AGGREGATOR], hosts[SPLIT_SERVER]], [hosts[name] for name, _ in scenario.devices()]
-        if not await run_fleet(services, clients):
+        over = await run_fleet(services, clients)
+        if not hosts[SPLIT_SERVER].computing:
+            leave_checkpoint(files, hosts[SPLIT_SERVER].agent, hosts[SPLIT_SERVER].learner)
+        if not over:
             raise Interrupted
         return hosts, pace
 
@@ -156,12 +165,13 @@ def _hosts(
     run: str,
     boot: int,
     validate: bool,
+    begins_s: float,
 ) -> tuple[dict[str, LiveHost], ModelledPace]:
     devices = dict(scenario.devices())
     pace = modelled_pace(parts)
     common: dict[str, Any] = {
         "boot": boot,
-        "clock": WallClock(scenario.live.time_scale),
+        "clock": WallClock(scenario.live.time_scale, begins_s),
         "pace": pace,
         "settings": scenario.live,
         "trace": files.trace,
@@ -192,7 +202,7 @@ def _hosts(
             parts.server_learner(),
             INBOXES["server"],
             station(SPLIT_SERVER, watches=(ANYONE,)),
-            LatestCheckpoint(),
+            files.checkpoints,
         ),
     }
     for name in devices:
@@ -207,7 +217,13 @@ def run_told(scenario: Scenario) -> RunTold:
 
 
 def _summary(
-    scenario: Scenario, hosts: dict[str, LiveHost], recorder: Recorder, watcher: Watcher, frozen: float | None, joules: float
+    scenario: Scenario,
+    hosts: dict[str, LiveHost],
+    recorder: Recorder,
+    watcher: Watcher,
+    frozen: float | None,
+    joules: float,
+    stopped: Stopped | None,
 ) -> Summary:
     summed = total(host.tally for host in hosts.values())
     agents: dict[str, Any] = {name: host.agent for name, host in hosts.items()}
@@ -222,8 +238,13 @@ def _summary(
         dropped=sum(summed.counts[what] for what in _DROPPED)
         + sum(host.transport.counts.get(what, 0) for host in hosts.values() for what in _DROPPED_BY_TRANSPORT),
         messages=summed.messages,
-        bytes_by_kind=summed.bytes,
+        bytes_by_kind=_with_before(stopped, summed.bytes),
         wall_time_s=watcher.wall_s,
         control=frozen,
         energy_joules=joules,
+        resumed_at_steps=stopped.client_steps if stopped else None,
     )
+
+
+def _with_before(stopped: Stopped | None, sent: Mapping[str, int]) -> Mapping[str, int]:
+    return stopped.bytes_with(sent) if stopped else sent

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import msgspec
 
 from hosfl_async.assembly.building import INBOXES, Parts
 from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
-from hosfl_async.assembly.leaving import keep_best, leave_model
+from hosfl_async.assembly.leaving import keep_best, leave_checkpoint, leave_model
 from hosfl_async.assembly.progress import Watch, Watcher
+from hosfl_async.assembly.resuming import Stopped, interrupts_caught, reopen_folder
 from hosfl_async.assembly.summing import summarise
 from hosfl_async.assembly.tracked import Told, followed, require_tools
 from hosfl_async.assembly.trial import LOOK_EVERY, Trial
@@ -34,9 +36,12 @@ def build_simulation(
     files: OpenFolder | None = None,
     *,
     trial: Trial | None = None,
+    boots: Mapping[str, int] | None = None,
     **options: Any,
 ) -> Simulation:
-    """All agents of the scenario in a simulation that has not run yet; ``options`` are those of ``Simulation``. ``trial`` watches it."""
+    """All agents of the scenario in a simulation that has not run yet; ``options`` are those of ``Simulation``. ``trial`` watches it.
+    ``boots``: how many lives each client has had, in a run that goes on.
+    """
     if trial is not None:
         options |= _watched_by(trial, options.get("on_progress"), lambda: simulation)
     simulation = Simulation(
@@ -55,11 +60,12 @@ def build_simulation(
     recorder.meter = simulation.bytes_sent
     store = trial.store if trial else files.store if files else None
     simulation.add(AGGREGATOR, make_agent=parts.aggregator, make_learner=parts.aggregator_learner, inbox=INBOXES["aggregator"], store=store)
-    kept = LatestCheckpoint() if scenario.server.checkpoint_every_steps else None
+    kept = files.checkpoints if files else LatestCheckpoint() if scenario.server.checkpoint_every_steps else None
     simulation.add(SPLIT_SERVER, make_agent=parts.server, make_learner=parts.server_learner, inbox=INBOXES["server"], store=kept)
     make: dict[str, Any] = {"make_agent": parts.client, "make_learner": parts.client_learner, "inbox": INBOXES["client"]}
     for name, group in scenario.devices():
-        simulation.add(name, group=group, store=MemoryOutbox() if scenario.client.durable_outbox else None, **make)
+        outbox = MemoryOutbox() if scenario.client.durable_outbox else None
+        simulation.add(name, group=group, store=outbox, boots_before=(boots or {}).get(name, 0), **make)
     return simulation
 
 
@@ -90,8 +96,12 @@ def simulate(
     check: bool = False,
     track: Sequence[str] = (),
     told: Told | None = None,
+    stopped: Stopped | None = None,
 ) -> Summary:
     """Run ``scenario`` in virtual time, and its frozen-client control beside it; with ``folder``, leave a run folder there.
+
+    ``stopped``: go on from there, in its folder; ``scenario`` is then its own. An interrupt stops a run that has a journal between two
+    events, so that it can go on later, and is raised then.
 
     ``traced``: whether the folder has a journal and the model, which are most of its size. ``check``: hold the run to every invariant, see
     ``trial``; what is broken stands in the summary among what is unmet. ``track``: tools that follow the run, see ``tracked``; ``told``
@@ -102,7 +112,7 @@ def simulate(
     require_tools(track)
     frozen = frozen_accuracy(scenario, watch) if control else None
     with ExitStack() as stack:
-        files = stack.enter_context(open_folder(folder, scenario, durable=False, traced=traced)) if folder else None
+        files = stack.enter_context(_folder(folder, scenario, traced, stopped)) if folder else None
         recorder = Recorder(files.metrics if files else None)
         followers = stack.enter_context(followed(track, scenario, "simulation", folder, recorder, told))
         watcher = Watcher(scenario.name, recorder, scenario.aggregator.client_steps, folder, watch)
@@ -117,12 +127,22 @@ def simulate(
             on_progress=lambda now_s, events: watcher.look(),
             progress_every_events=2000,
             validate=validate,
+            boots=stopped.boots if stopped else None,
+            starts_s=stopped.time_s if stopped else 0.0,
         )
-        if folder and traced:
-            recorder.on_best = keep_best(folder, scenario, parts, lambda: simulation.learner(SPLIT_SERVER))
-        outcome = simulation.run()
+        if stopped:
+            recorder.meter = partial(_bytes_of_both_parts, stopped, simulation)
+            recorder.go_on(stopped.evaluations, stopped.entries, stopped.time_s)
+        if files and traced:
+            recorder.on_best = keep_best(files.path, scenario, parts, lambda: simulation.learner(SPLIT_SERVER))
+            outcome = stack.enter_context(interrupts_caught()).run(simulation)
+            leave_checkpoint(files, simulation.agent(SPLIT_SERVER), simulation.learner(SPLIT_SERVER))
+        else:
+            outcome = simulation.run()
         watcher.look()
-        summary = summary_of(scenario, simulation, outcome, recorder, watcher.wall_s, frozen)
+        if outcome.ended == "stopped":
+            raise KeyboardInterrupt
+        summary = summary_of(scenario, simulation, outcome, recorder, watcher.wall_s, frozen, stopped)
         broken = (
             trial.at_the_end(simulation, outcome)
             if trial
@@ -137,8 +157,22 @@ def simulate(
     return summary
 
 
+def _folder(folder: Path, scenario: Scenario, traced: bool, stopped: Stopped | None) -> AbstractContextManager[OpenFolder]:
+    return reopen_folder(stopped, durable=False) if stopped else open_folder(folder, scenario, durable=False, traced=traced)
+
+
+def _bytes_of_both_parts(stopped: Stopped, simulation: Simulation) -> dict[str, int]:
+    return stopped.bytes_with(simulation.bytes_sent())
+
+
 def summary_of(
-    scenario: Scenario, simulation: Simulation, outcome: SimulationOutcome, recorder: Recorder, wall_s: float, control: float | None
+    scenario: Scenario,
+    simulation: Simulation,
+    outcome: SimulationOutcome,
+    recorder: Recorder,
+    wall_s: float,
+    control: float | None,
+    stopped: Stopped | None = None,
 ) -> Summary:
     """What a simulation that has run comes to; ``control`` is the frozen clients' final accuracy, if it was computed."""
     aggregator: Any = simulation.agent(AGGREGATOR)
@@ -154,10 +188,11 @@ def summary_of(
         agent_counts=simulation.agent_counts(),
         dropped=outcome.counts["lost"] + outcome.counts["missed"],
         messages=outcome.messages,
-        bytes_by_kind=outcome.bytes,
+        bytes_by_kind=stopped.bytes_with(outcome.bytes) if stopped else outcome.bytes,
         wall_time_s=wall_s,
         control=control,
         energy_joules=simulation.joules(),
+        resumed_at_steps=stopped.client_steps if stopped else None,
     )
 
 

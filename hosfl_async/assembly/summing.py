@@ -79,6 +79,7 @@ def summarise(
     wall_time_s: float,
     control: float | None,
     energy_joules: float,
+    resumed_at_steps: int | None = None,
 ) -> Summary:
     """``control``: final accuracy of the frozen-client run, if it was computed."""
     clients = list(clients)
@@ -106,6 +107,7 @@ def summarise(
         digests_agree=digests_agree(aggregator, [server, *clients]),
         energy_joules=energy_joules,
         target_met=recorder.target_met,
+        resumed_at_steps=resumed_at_steps,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
     found: dict[str, Any] = msgspec.to_builtins(summary)

@@ -38,6 +38,8 @@ class Trial:
     def __init__(self, scenario: Scenario, parts: Parts, *, store: Store | None = None, trace: TraceWriter | None = None) -> None:
         self.scenario = scenario
         self.store = _Durable(store or RecordList())
+        self._steps_before = sum(len(entry.terms) for entry in self.store.entries)
+        """In the log of a run that goes on."""
         self.journal = _Heard(trace)
         self.problems: list[str] = []
         self._names = [AGGREGATOR, SPLIT_SERVER, *[name for name, _ in scenario.devices()]]
@@ -74,7 +76,7 @@ class Trial:
         lost_max = (restarts + (aggregator is None)) * self.scenario.aggregator.buffer_contributions
         waiting = aggregator.waiting if aggregator is not None else 0
         steps = sum(len(entry.terms) for entry in self.store.entries)
-        problems = contribution_problems(simulation.agent_counts()[AGGREGATOR], waiting, lost_max, steps)
+        problems = contribution_problems(simulation.agent_counts()[AGGREGATOR], waiting, lost_max, steps - self._steps_before)
         wanted = self.scenario.aggregator.client_steps
         if steps > wanted:
             problems.append(f"{steps} client steps are in the log, the run has {wanted}")
@@ -101,7 +103,7 @@ class _Durable:
 
     def __init__(self, inner: Store) -> None:
         self._inner = inner
-        self.entries: list[LogEntry] = []
+        self.entries: list[LogEntry] = [record.entry for record in inner.records() if isinstance(record, EntryCommitted)]
 
     def append(self, record: Any) -> None:
         self._inner.append(record)

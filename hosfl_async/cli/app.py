@@ -53,5 +53,5 @@ def guarded(run: Callable[..., Any]) -> int:
             raise
         return complain(problem) if str(problem) else 2  # called without a command, it has shown its help
     if code == INTERRUPTED:
-        errors.print("interrupted; what is in the run folder can be replayed")
+        errors.print("interrupted; what is in the run folder can be replayed, and a single run goes on with --resume")
     return code

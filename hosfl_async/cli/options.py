@@ -11,6 +11,14 @@ File = Annotated[
     Path,
     typer.Argument(help="Scenario file (TOML), or a name of the gallery, such as quickstart.", show_default=False),
 ]
+FileUnlessResumed = Annotated[
+    Path | None,
+    typer.Argument(help="Scenario file (TOML), or a name of the gallery, such as quickstart; not with --resume.", show_default=False),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option("--resume", help="Go on with the run in this folder, in it; --set may wish for more steps.", show_default=False),
+]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 Seed = Annotated[int | None, typer.Option("--seed", help="Replaces the scenario's seed.", show_default=False)]
 Overrides = Annotated[

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from hosfl_async.cli.app import app
 from hosfl_async.cli.console import Progress, errors, say, tell
-from hosfl_async.cli.options import AsJson, Control, File, Out, Overrides, Seed, Track
+from hosfl_async.cli.options import AsJson, Control, FileUnlessResumed, Out, Overrides, Resume, Seed, Track
+from hosfl_async.errors import SettingsError
 
 
 @app.command()
 def simulate(
-    file: File,
+    file: FileUnlessResumed = None,
     seed: Seed = None,
     set_: Overrides = None,
     out: Out = None,
+    resume: Resume = None,
     as_json: AsJson = False,
     control: Control = True,
     track: Track = None,
@@ -24,35 +27,36 @@ def simulate(
 ) -> None:
     """Run a scenario in virtual time: every agent in one thread, the same seed gives the same bytes."""
     from hosfl_async import assembly
-    from hosfl_async.scenario import load_scenario
 
-    scenario = load_scenario(file, set_ or (), seed)
+    scenario, stopped = _asked_for(file, resume, set_ or [], seed, out)
     with Progress() as progress:
-        folder = out or assembly.free_folder(scenario)
-        summary = assembly.simulate(scenario, folder=folder, control=control, watch=progress.show, check=check, track=track or (), told=say)
+        folder = resume or out or assembly.free_folder(scenario)
+        summary = assembly.simulate(
+            scenario, folder=folder, control=control, watch=progress.show, check=check, track=track or (), told=say, stopped=stopped
+        )
     tell(summary, as_json, progress.folder)
 
 
 @app.command()
 def live(
-    file: File,
+    file: FileUnlessResumed = None,
     broker: Annotated[str, typer.Option(help="auto, mosquitto or iotcore start one; or mqtt://host:port.")] = "auto",
     time_scale: Annotated[float | None, typer.Option(help="Wall seconds per modelled second.", show_default=False)] = None,
     seed: Seed = None,
     set_: Overrides = None,
     out: Out = None,
+    resume: Resume = None,
     as_json: AsJson = False,
     control: Control = True,
     track: Track = None,
 ) -> None:
     """Run a scenario in wall-clock time over a real MQTT broker: the very same agents, each with its own connection."""
     from hosfl_async import assembly
-    from hosfl_async.scenario import load_scenario
 
     overrides = [*(set_ or ()), *([f"live.time_scale={time_scale}"] if time_scale is not None else [])]
-    scenario = load_scenario(file, overrides, seed)
+    scenario, stopped = _asked_for(file, resume, overrides, seed, out)
     with Progress() as progress:
-        folder = out or assembly.free_folder(scenario)
+        folder = resume or out or assembly.free_folder(scenario)
         summary = assembly.run_live(
             scenario,
             folder=folder,
@@ -62,8 +66,27 @@ def live(
             on_open=_tell_where,
             track=track or (),
             told=say,
+            stopped=stopped,
         )
     tell(summary, as_json, progress.folder)
+
+
+def _asked_for(file: Path | None, resume: Path | None, overrides: list[str], seed: int | None, out: Path | None) -> tuple[Any, Any]:
+    """The scenario to run, and where it was stopped if it is to go on."""
+    from hosfl_async.assembly.resuming import stopped_run
+    from hosfl_async.scenario import load_scenario
+
+    if (file is None) == (resume is None):
+        found = "neither" if file is None else "both"
+        raise SettingsError("what to run", "it is not clear", expected="a scenario file, or --resume with the folder of a run", found=found)
+    if resume is None:
+        assert file is not None
+        return load_scenario(file, overrides, seed), None
+    for option, given in (("--seed", seed), ("--out", out)):
+        if given is not None:
+            raise SettingsError(option, "a run that goes on keeps its seed and its folder", mend="leave it out")
+    stopped = stopped_run(resume, overrides)
+    return stopped.scenario, stopped
 
 
 def _tell_where(url: str, run: str) -> None:

@@ -169,6 +169,11 @@ class LiveHost:
         return self._disk_full.problem
 
     @property
+    def computing(self) -> bool:
+        """Its learner is at work, perhaps still after the end."""
+        return self._computing is not None
+
+    @property
     def connected(self) -> bool:
         """The transport was opened and has not been closed; it may be mending a lost connection."""
         return self.settled.is_set() and not self._stopped

@@ -29,12 +29,12 @@ class RealPace:
 class WallClock:
     """Modelled time on the wall clock: ``time_scale`` wall seconds are one modelled second. All hosts of a process share one."""
 
-    def __init__(self, time_scale: float = 1.0) -> None:
+    def __init__(self, time_scale: float = 1.0, begins_s: float = 0.0) -> None:
         self.time_scale = time_scale
-        self._origin_s = time.monotonic()
+        self._origin_s = time.monotonic() - begins_s * time_scale
 
     def now_s(self) -> float:
-        """Modelled seconds since this clock was made; never runs backwards."""
+        """Modelled seconds since this clock was made, and ``begins_s`` before that; never runs backwards."""
         return (time.monotonic() - self._origin_s) / self.time_scale
 
     def wall_s(self, modelled_s: float) -> float:

@@ -7,12 +7,13 @@ number of steps: staleness is a histogram, and everything else is the latest val
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO
 
 import msgspec
 
 from hosfl_async.agent import Record
+from hosfl_async.messages import LogEntry
 from hosfl_async.report.summary import Staleness
 
 
@@ -54,6 +55,14 @@ class Recorder:
         """Called with every evaluation, once it is written; they must not wait."""
         self._recent: list[float] = [0.0, 0.0]
         self._metrics = metrics
+
+    def go_on(self, evaluations: Iterable[Evaluation], entries: Iterable[LogEntry], time_s: float) -> None:
+        """Begin where a run was stopped: with its curve, and with what its log says of the contributions in it."""
+        self.evaluations = [*evaluations]
+        self.time_s = self.committed_at_s = time_s
+        for entry in entries:
+            self.version, self.client_steps = entry.version, self.client_steps + len(entry.terms)
+            self.staleness.update(entry.version - 1 - term.base_version for term in entry.terms)
 
     def note(self, time_s: float, agent: str, record: Record) -> None:
         self.time_s = max(self.time_s, time_s)

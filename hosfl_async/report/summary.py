@@ -46,6 +46,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     energy_joules: float = 0.0
     target_met: float | None = None
     """The accuracy for which the run was ended before all its client steps."""
+    resumed_at_steps: int | None = None
+    """Client steps in the log when the run was resumed the last time."""
     unmet: tuple[str, ...] = ()
     """Expectations of the scenario that this run did not meet."""
 

@@ -97,9 +97,10 @@ class Absences:
         now_s = joins_s = self._timeline.now_s
         if node.group is not None:
             habits = self._nemesis.habits
-            joins_s = max(now_s, habits.joins_at_s(node.name, node.group))
+            joins_s = habits.joins_at_s(node.name, node.group)
             leaves_s = habits.leaves_at_s(node.name, node.group, joins_s)
-            if leaves_s < inf:
+            joins_s = max(now_s, joins_s) if leaves_s > now_s else inf  # in a run that goes on it may have left before
+            if now_s < leaves_s < inf:
                 self.dropouts_to_come += 1
                 self._timeline.schedule(leaves_s, self._leave_for_ever, node, None)
         node.away = joins_s > now_s

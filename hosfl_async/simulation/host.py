@@ -56,6 +56,7 @@ class Simulation:
     on_job_begun: called with (learner, job) when a job begins, for learners that compute several together.
     on_progress: called with (modelled seconds, events) every ``progress_every_events`` events.
     validate: have each agent check its own invariants after every event (slow; for tests).
+    starts_s: modelled seconds at which this world begins: a run that was stopped goes on. What was planned for earlier does not happen.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Simulation:
         on_progress: Callable[[float, int], None] | None = None,
         progress_every_events: int = 10_000,
         validate: bool = False,
+        starts_s: float = 0.0,
     ) -> None:
         self.seed = seed
         self.events = 0
@@ -88,6 +90,7 @@ class Simulation:
         self._nodes: dict[str, Node] = {}
         self._unfinished = 0
         self._timeline = timeline = Timeline()
+        timeline.now_s = starts_s
         self._journal = Journal(self._settings.story_events_kept, trace)
         self._note = self._journal.note
         self._tally = Tally()
@@ -109,7 +112,8 @@ class Simulation:
             compute.aggregator_message_s,
             decode_all=validate,
         )
-        self._outages, self._faults = tuple(outages), tuple(faults)
+        self._outages, self._faults = tuple(each for each in outages if each.at_s >= starts_s), tuple(faults)
+        self._starts_s = starts_s
         self._last_fault_s = 0.0
         self._disk_ready_s: dict[str, float] = {}
         self._absences = Absences(
@@ -182,8 +186,9 @@ class Simulation:
         inbox: Any,
         group: FleetGroup | None = None,
         store: Store | None = None,
+        boots_before: int = 0,
     ) -> None:
-        """Add an agent, which starts now. With a ``group`` it is a client, without one a service.
+        """Add an agent, which starts now. With a ``group`` it is a client, without one a service. It has had ``boots_before`` lives.
 
         ``make_agent`` and ``make_learner`` are called with its name at the start and again after each crash. ``inbox`` is its
         union in ``messages``. What it persists goes to ``store``, or to a list that crashes spare.
@@ -205,6 +210,7 @@ class Simulation:
             group=group,
             store=store,
         )
+        node.boot = boots_before
         self._nodes[name] = node
         if not client:
             self._absences.watch(node)
@@ -256,6 +262,8 @@ class Simulation:
             self._obey[Send] = self._send_after_disk
         clients = tuple(name for name, node in self._nodes.items() if node.group is not None)
         for strike in strikes(faults, self.seed, clients):
+            if strike.begins_s < self._starts_s and (strike.fault.kind in ("crash", "pause") or strike.ends_s <= self._starts_s):
+                continue
             nodes = [self._called(name, "fault") for name in sorted(strike.members)]
             if strike.ends_s < inf:
                 self._last_fault_s = max(self._last_fault_s, strike.ends_s)

@@ -90,4 +90,12 @@ def test_an_interrupted_live_run_ends_in_good_order(tmp_path: Path) -> None:
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130, errors
     assert "interrupted" in errors and "Traceback" not in errors
-    assert hosfl("replay", tmp_path / "run").returncode == 0
+    replayed = hosfl("replay", tmp_path / "run")
+    assert replayed.returncode == 0
+    steps = 5 * int(replayed.stdout.split()[1].replace(",", "")) + 100
+    words = ("--resume", tmp_path / "run", "--no-control", "--time-scale", "0.1", "--broker", "iotcore")
+    done = hosfl("live", *words, "--set", f"aggregator.client_steps={steps}", "--set", "expect.accuracy_min=0.1", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["client_steps"] == steps and summary["resumed_at_steps"] < steps and summary["digests_agree"]
+    assert summary["digest"] in hosfl("replay", tmp_path / "run").stdout

@@ -55,6 +55,7 @@ def test_the_run_folder_is_complete(run: Path) -> None:
         "log.sqlite",
         "model.safetensors",
         "best.safetensors",
+        "checkpoint.safetensors",
     }
     summary = json.loads((run / "summary.json").read_text())
     assert summary.keys() >= SUMMARY_KEYS
@@ -120,7 +121,8 @@ def test_the_same_seed_gives_the_same_bytes_in_any_process(scenario: str, tmp_pa
 def test_a_run_killed_at_any_moment_can_be_replayed(entries: int, tmp_path: Path) -> None:
     """SIGKILL, as early as the folder exists, and later in the run."""
     out = tmp_path / "killed"
-    running = start("simulate", SCENARIOS / "quickstart.toml", "--no-control", "--out", out, "--set", "aggregator.client_steps=100000")
+    words = ("--set", "aggregator.client_steps=100000", "--set", "server.checkpoint_every_steps=20")
+    running = start("simulate", SCENARIOS / "quickstart.toml", "--no-control", "--out", out, *words)
     log = out / "log.sqlite-wal"
     deadline = time.monotonic() + 60
     while not (log.exists() and log.stat().st_size > entries * 1000) and time.monotonic() < deadline:
@@ -131,7 +133,19 @@ def test_a_run_killed_at_any_moment_can_be_replayed(entries: int, tmp_path: Path
     done = hosfl("replay", out)
     assert done.returncode == 0, done.stderr
     assert "did not end" in done.stdout
-    assert entries < 60 or int(done.stdout.split()[1].replace(",", "")) > 10
+    found = int(done.stdout.split()[1].replace(",", ""))
+    assert entries < 60 or found > 10
+    if entries == 60:
+        goes_on(out, 5 * found + 100)
+
+
+def goes_on(out: Path, steps: int) -> None:
+    """The run in this folder is resumed and ends with so many steps."""
+    done = hosfl("simulate", "--resume", out, "--no-control", "--set", f"aggregator.client_steps={steps}", *SHORT[2:4])
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["client_steps"] == steps and summary["resumed_at_steps"] < steps
+    assert summary["digest"] in hosfl("replay", out).stdout
 
 
 def test_an_interrupted_run_says_so_and_can_be_replayed(tmp_path: Path) -> None:
@@ -142,4 +156,20 @@ def test_an_interrupted_run_says_so_and_can_be_replayed(tmp_path: Path) -> None:
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
     assert running.returncode == 130 and "interrupted" in errors and "Traceback" not in errors
-    assert hosfl("replay", out).returncode == 0
+    replayed = hosfl("replay", out)
+    assert replayed.returncode == 0
+    goes_on(out, 5 * int(replayed.stdout.split()[1].replace(",", "")) + 100)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "neither"),
+        (("quickstart", "--resume", "x"), "both"),
+        (("--resume", "x", "--seed", "1"), "--seed"),
+        (("--resume", "x"), "not a run"),
+    ],
+)
+def test_what_to_run_must_be_clear(words: tuple[str, ...], said: str) -> None:
+    done = hosfl("simulate", *words)
+    assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) <= 2
