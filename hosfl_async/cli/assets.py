@@ -14,7 +14,7 @@ data = typer.Typer(no_args_is_help=True, help="Data sets and pretrained weights 
 app.add_typer(data, name="data")
 
 
-@data.command("list")
+@data.command("list", epilog="Example: hosfl data list")
 def list_assets() -> None:
     """List what can be fetched, from where, and what is here already."""
     from rich.table import Table
@@ -29,7 +29,7 @@ def list_assets() -> None:
     errors.print(f"[dim]cache: {cache_folder()}[/dim]")
 
 
-@data.command()
+@data.command(epilog="Example: hosfl data fetch snippets minilm")
 def fetch(
     names: Annotated[list[str], typer.Argument(help="Names from `hosfl data list`.", show_default=False)],
     from_: Annotated[

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hosfl_async.scenario import Scenario
 
 
-@app.command()
+@app.command(epilog="Example: hosfl calibrate runs/live-seed0 --out measured.toml")
 def calibrate(
     run: Run,
     out: Annotated[

@@ -13,7 +13,7 @@ from hosfl_async.cli.console import errors, told, wide
 from hosfl_async.cli.options import Control, File, Jobs, Overrides
 
 
-@app.command()
+@app.command(epilog="Example: hosfl compare stragglers --methods hosfl_async,hosfl_sync --seeds 3")
 def compare(
     file: File,
     methods: Annotated[
@@ -49,7 +49,7 @@ def compare(
     errors.print(f"[dim]table, figures and pictures: {folder}[/dim]")
 
 
-@app.command()
+@app.command(epilog="Example: hosfl sweep mine.toml -j 2 --out runs/sweep-mine")
 def sweep(
     file: File,
     set_: Overrides = None,

@@ -12,7 +12,7 @@ from hosfl_async.cli.console import errors
 from hosfl_async.cli.options import File, Overrides, Seed
 
 
-@app.command()
+@app.command(epilog="Example: hosfl hunt lossy --tries 50 --out smallest.toml")
 def hunt(
     file: File,
     tries: Annotated[int, typer.Option(help="Worlds to try beside the file's own; 0 tries that one only.", min=0)] = 200,

@@ -19,7 +19,7 @@ Folder = Annotated[Path, typer.Argument(help="The operator's folder.", show_defa
 Days = Annotated[int, typer.Option(help="How long certificates are valid.", min=1, max=3650)]
 
 
-@provision.command()
+@provision.command(epilog="Example: hosfl provision init operator devices --run spring-1 --broker mqtts://broker.example:8883")
 def init(
     folder: Folder,
     file: File,
@@ -37,7 +37,7 @@ def init(
         typer.echo(f"{folder}/kits: one folder for each machine; start it there with `hosfl agent ROLE --config settings.toml`")
 
 
-@provision.command()
+@provision.command(epilog="Example: hosfl provision device operator client-1 client-2")
 def device(
     folder: Folder,
     names: Annotated[list[str], typer.Argument(help="Devices such as client-3, or `all` for the whole fleet.", show_default=False)],
@@ -52,7 +52,7 @@ def device(
             typer.echo(kit)
 
 
-@provision.command()
+@provision.command(epilog="Example: hosfl provision renew operator client-3 --days 90")
 def renew(
     folder: Folder,
     names: Annotated[list[str], typer.Argument(help="Devices, or `broker`.", show_default=False)],
@@ -68,7 +68,7 @@ def renew(
     typer.echo(f"copy {folder}/broker to the broker and send it SIGHUP")
 
 
-@provision.command()
+@provision.command(epilog="Example: hosfl provision revoke operator client-4")
 def revoke(folder: Folder, names: Annotated[list[str], typer.Argument(help="Devices.", show_default=False)]) -> None:
     """Make all certificates of devices invalid."""
     from hosfl_async.provisioning.operator import Operator
@@ -79,7 +79,7 @@ def revoke(folder: Folder, names: Annotated[list[str], typer.Argument(help="Devi
     typer.echo(f"copy {folder}/broker/crl.pem to the broker and restart it: open connections end with it")
 
 
-@app.command()
+@app.command(epilog="Example: hosfl devices --set aggregator.client_steps=200")
 def devices(
     file: File = Path("devices"),
     set_: Overrides = None,

@@ -16,7 +16,7 @@ from hosfl_async.cli.console import wide
 _MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "wrong": "[red]WRONG[/red]"}
 
 
-@app.command()
+@app.command(epilog="Example: hosfl doctor --config settings.toml")
 def doctor(
     config: Annotated[Path, typer.Option("--config", help="Settings file of the agent (TOML).", show_default=False)],
     role: Annotated[
@@ -53,7 +53,7 @@ def _role_of(config: Path) -> str:
     return {"aggregator": "aggregator", "split_server": "server"}.get(name, "client")
 
 
-@app.command()
+@app.command(epilog="Example: hosfl fleet --config settings.toml --json")
 def fleet(
     config: Annotated[Path, typer.Option("--config", help="Settings file of the aggregator (TOML), on its machine.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON.")] = False,
