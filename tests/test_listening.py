@@ -110,6 +110,12 @@ def test_a_thousand_clients_cost_a_look_what_there_are_clients_and_a_broker_may_
         finally:
             dashboard.server_close()
 
+        roll = watch.fleet()
+        assert (roll["head"], roll["client_steps"], len(roll["devices"])) == (rounds, rounds * CLIENTS, CLIENTS)
+        row = roll["devices"]["client-7"]
+        assert (row["present"], row["version"], row["lag"], row["incarnation"], row["refused"]) == (True, rounds, 0, 1, {})
+        assert 0 <= roll["time_s"] - row["heard_s"] < 60
+
         broker.kill()
         until(lambda: "no broker" in watch.look().connection)
         assert watch.look().look.states["computing"] == CLIENTS, "their silence means nothing now"
@@ -164,6 +170,6 @@ def test_no_broker_and_wrong_options_are_one_line(broker: Broker) -> None:
     url = f"mqtt://127.0.0.1:{broker.port}"
     with pytest.raises(TransportError, match="cannot connect"), TelemetryWatch(url, "big"):
         pass
-    for words in (["watch"], ["dashboard"], ["watch", "run", "--broker", url], ["watch", "run", "--run-id", "big"]):
+    for words in (["watch"], ["dashboard"], ["fleet"], ["watch", "run", "--broker", url], ["watch", "run", "--run-id", "big"]):
         result = CliRunner().invoke(app, words)
         assert isinstance(result.exception, SettingsError), words

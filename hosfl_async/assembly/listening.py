@@ -12,15 +12,18 @@ import time
 from collections.abc import Callable
 from threading import Event, Lock, Thread
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from hosfl_async.assembly.watching import Ended, Watched
 from hosfl_async.broker.address import TlsFiles
 from hosfl_async.broker.listening import TelemetryListener
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.errors import SettingsError, TransportError
+from hosfl_async.report.following import ClientLook
 from hosfl_async.report.hearing import Hearing
 from hosfl_async.scenario import Scenario
+from hosfl_async.telemetry import Telemetry
+from hosfl_async.trace import parse_step
 
 OPEN_S = 15.0
 """Bound on the first connection."""
@@ -84,6 +87,24 @@ class TelemetryWatch:
         with self._lock:
             return self._hearing.story(name)
 
+    def fleet(self) -> dict[str, Any]:
+        """The roll of the fleet as plain data, in the shape of ``live.roll``; what telemetry does not tell is None."""
+        with self._lock:
+            now_s, hearing = time.monotonic(), self._hearing
+            look = hearing.look(now_s, self._listening.listener.connected_since_s)
+            return {
+                "time_s": round(time.time(), 3),
+                "head": look.version,
+                "client_steps": look.client_steps,
+                "window_s": None,
+                "client_steps_per_minute": round(60 * look.steps_per_s, 2),
+                "versions_per_minute": None,
+                "frames_of_unlisted_devices": hearing.counts["unlisted"],
+                "devices": {
+                    client.name: _row(client, hearing.record(client.name), hearing.heard_s(client.name), now_s) for client in look.clients
+                },
+            }
+
     @property
     def hearing(self) -> Hearing:
         """What was heard, for whoever asks more of it; its records are as of the latest look."""
@@ -98,6 +119,22 @@ class TelemetryWatch:
     def _hear(self, run: str, agent: str, payload: bytes) -> None:
         with self._lock:
             self._hearing.hear(agent, payload, time.monotonic())
+
+
+def _row(client: ClientLook, record: Telemetry | None, heard_s: float | None, now_s: float) -> dict[str, Any]:
+    try:
+        incarnation = None if record is None else parse_step(record.step).incarnation
+    except SettingsError:  # it has begun none, or says something else
+        incarnation = None
+    return {
+        "present": client.state != "offline",
+        "heard_s": None if heard_s is None else round(time.time() - (now_s - heard_s), 3),
+        "version": None if record is None else record.version,
+        "lag": None if record is None else client.lag_versions,
+        "incarnation": incarnation,
+        "accepted_answers": client.steps,
+        "refused": {"answers": client.refused} if client.refused else {},
+    }
 
 
 def runs_heard(url: str, tls: TlsFiles | None, within_s: float) -> list[str]:

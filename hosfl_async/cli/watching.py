@@ -87,7 +87,7 @@ def chosen(run: Path | None, broker: str | None, run_id: str | None, config: Pat
     """What is to be followed: exactly one of a folder, a broker and a settings file."""
     if sum(each is not None for each in (run, broker, config)) != 1:
         expected = "a run folder, or --broker, or --config"
-        raise SettingsError("watch", "what is to be followed?", expected=expected, mend="see --help")
+        raise SettingsError("run", "what is to be followed?", expected=expected, mend="see --help")
     if run is not None:
         if run_id is not None:
             raise SettingsError("--run-id", "goes with --broker", expected="a run folder alone")
