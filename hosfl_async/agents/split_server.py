@@ -141,6 +141,11 @@ class SplitServer:
         return self._follower.checkpoint
 
     @property
+    def waiting(self) -> int:
+        """Activations in the queue."""
+        return len(self._queue)
+
+    @property
     def finished(self) -> bool:
         return bool(self.broken) or (self._evaluated_last and self._follower.confirmed)
 

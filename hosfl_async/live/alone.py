@@ -18,7 +18,8 @@ async def run_alone(host: LiveHost, *, linger_s: float, watchers: tuple[Watcher,
     """Run ``host`` to its end and return the number of the signal that ended it early, or None.
 
     A host that lingers goes on for ``linger_s`` wall seconds once its agent has finished. SIGINT and SIGTERM end in good order; a second
-    one is what it is without us. ``watchers`` run beside the host and are cancelled with it. The host's error is raised.
+    one is what it is without us. ``watchers`` run beside the host and are cancelled with it; one that
+    fails ends the host. Errors are raised.
     """
     caught: list[int] = []
 
@@ -36,6 +37,8 @@ async def run_alone(host: LiveHost, *, linger_s: float, watchers: tuple[Watcher,
 
     with signals_caught(on_signal):
         beside = [asyncio.create_task(work()) for work in (farewell, *watchers)]
+        for task in beside:
+            task.add_done_callback(lambda done: None if done.cancelled() or done.exception() is None else host.request_stop())
         try:
             await host.run()
         finally:

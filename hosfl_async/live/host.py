@@ -178,6 +178,11 @@ class LiveHost:
         """The transport was opened and has not been closed; it may be mending a lost connection."""
         return self.settled.is_set() and not self._stopped
 
+    @property
+    def frames_waiting(self) -> int:
+        """Frames on their way to the transport; at most ``live.sends_waiting_max``."""
+        return len(self._outgoing)
+
     def request_stop(self) -> None:
         """End soon: ``Stopping`` is fed, its effects are obeyed, then ``run`` returns. Harmless when repeated."""
         self._over.set()

@@ -24,6 +24,10 @@ class Outgoing:
         self._empty = asyncio.Event()
         self._empty.set()
 
+    def __len__(self) -> int:
+        """Frames that wait."""
+        return self._waiting
+
     def put(self, recipient: str, frames: list[bytes], delay_s: float) -> None:
         """Send ``frames`` after ``delay_s`` wall seconds."""
         if self._waiting + len(frames) > self._waiting_max:

@@ -78,6 +78,12 @@ class Roll:
             "devices": {name: _row(entry, head) for name, entry in sorted(self._entries.items())},
         }
 
+    @property
+    def numbers(self) -> tuple[int, int]:
+        """Devices that are present, and devices whose connection was lost."""
+        present = sum(entry.present for entry in self._entries.values())
+        return present, len(self._entries) - present
+
     def _heard(self, name: str) -> _Entry | None:
         entry = self._entries.get(name)
         if entry is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+from hosfl_async.agent import Record
 from hosfl_async.assembly.building import INBOXES, Parts, modelled_pace
 from hosfl_async.assembly.lived import run_told
 from hosfl_async.broker.mqtt import MqttTransport
@@ -26,6 +28,8 @@ from hosfl_async.process.state import StateFolder
 from hosfl_async.scenario import Scenario
 from hosfl_async.trace import TraceWriter
 
+OnRecord = Callable[[float, str, Record], None]
+
 LOG, OUTBOX, CHECKPOINT = "log.sqlite", "outbox.sqlite", "checkpoint.safetensors"
 
 
@@ -38,8 +42,9 @@ def build_host(
     worker: JobWorker,
     trace: TraceWriter | None,
     log: logging.Logger,
+    also: OnRecord,
 ) -> LiveHost:
-    """The host of this process's agent; what must be closed again is entered into ``stack``."""
+    """The host of this process's agent; what must be closed again is entered into ``stack``. ``also`` hears of records beside the log."""
     name = settings.name or ""
     parts = Parts(_durable(scenario, settings), shared=False, client_only=role == "client")
     agent, learner, store = _role_parts(stack, role, name, parts, settings, state)
@@ -61,11 +66,19 @@ def build_host(
         settings=scenario.live,
         limits=scenario.codec,
         trace=trace,
-        on_record=record_teller(log),
+        on_record=_both(record_teller(log), also),
         lingers=role != "client",
         roll=Roll() if role == "aggregator" else None,
         run_told=run_told(scenario),
     )
+
+
+def _both(one: OnRecord, other: OnRecord) -> OnRecord:
+    def note(now_s: float, agent: str, record: Record) -> None:
+        one(now_s, agent, record)
+        other(now_s, agent, record)
+
+    return note
 
 
 def _durable(scenario: Scenario, settings: ProcessSettings) -> Scenario:

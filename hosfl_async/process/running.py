@@ -11,12 +11,13 @@ from typing import Any
 
 from hosfl_async.errors import HosflError
 from hosfl_async.live.alone import Watcher, run_alone
-from hosfl_async.live.health import keep_file, serve_port
+from hosfl_async.live.health import as_health, keep_file, serve_port
 from hosfl_async.live.host import LiveHost
 from hosfl_async.live.job_worker import JobWorker
 from hosfl_async.process import exits
 from hosfl_async.process.building import build_host
 from hosfl_async.process.logs import process_log, tell
+from hosfl_async.process.metrics import Staleness, metrics_page
 from hosfl_async.process.settings import ProcessSettings, Role, scenario_for
 from hosfl_async.process.state import FLEET, StateFolder, hold_state
 from hosfl_async.process.status import status_of
@@ -45,16 +46,19 @@ def _run(role: Role, settings: ProcessSettings, log: logging.Logger) -> int:
         state = stack.enter_context(hold_state(settings.state))
         trace = stack.enter_context(TraceWriter(settings.trace)) if settings.trace else None
         worker = stack.enter_context(JobWorker())
-        host = build_host(stack, role, settings, scenario, state, worker, trace, log)
+        staleness = Staleness()
+        host = build_host(stack, role, settings, scenario, state, worker, trace, log, also=staleness.note)
         tell(log, logging.INFO, "starting", agent=host.agent.name, run=settings.run, boot=state.boot, broker=settings.broker.url)
         try:
-            ended_by = asyncio.run(run_alone(host, linger_s=settings.linger_s, watchers=_watchers(host, settings, state, log)))
+            ended_by = asyncio.run(run_alone(host, linger_s=settings.linger_s, watchers=_watchers(host, settings, state, log, staleness)))
         finally:
             tell(log, logging.INFO, "ended", **_brief(status_of(host, settings.run, state.boot)))
         return _exit_code(host.agent, ended_by, log)
 
 
-def _watchers(host: LiveHost, settings: ProcessSettings, state: StateFolder, log: logging.Logger) -> tuple[Watcher, ...]:
+def _watchers(
+    host: LiveHost, settings: ProcessSettings, state: StateFolder, log: logging.Logger, staleness: Staleness
+) -> tuple[Watcher, ...]:
     report = partial(status_of, host, settings.run, state.boot)
     health = settings.health
     watchers: list[Watcher] = []
@@ -62,7 +66,12 @@ def _watchers(host: LiveHost, settings: ProcessSettings, state: StateFolder, log
         watchers.append(partial(keep_file, health.file, report, health.every_s))
     if health.port is not None:
         opened = partial(tell, log, logging.INFO, "health", agent=host.agent.name)
-        watchers.append(partial(serve_port, health.port, report, lambda port: opened(port=port)))
+        watchers.append(partial(serve_port, health.port, partial(as_health, report), lambda port: opened(port=port)))
+    if settings.metrics.port is not None:
+        page = metrics_page(host, settings.run, state.boot, staleness)
+        told = partial(tell, log, logging.INFO, "metrics", agent=host.agent.name)
+        address = settings.metrics.address
+        watchers.append(partial(serve_port, settings.metrics.port, lambda: ("200 OK", *page()), lambda port: told(port=port), address))
     if host.roll is not None:
         agent: Any = host.agent
         roll = host.roll

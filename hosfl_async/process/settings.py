@@ -58,6 +58,17 @@ class HealthTable(BaseModel):
     """Seconds between two writings of the file."""
 
 
+class MetricsTable(BaseModel):
+    """Counts for Prometheus (extra ``prometheus``)."""
+
+    model_config = _TABLE
+
+    port: Annotated[int, Ge(0), Le(65535)] | None = None
+    """HTTP on this port: every path answers with the metrics. 0 takes a free one, told in the log. Nothing is served without it."""
+    address: str = "127.0.0.1"
+    """Where it listens. Whoever reaches it may read the counts: open it to a network of your own only."""
+
+
 class LogTable(BaseModel):
     """What goes to standard error."""
 
@@ -100,6 +111,7 @@ class ProcessSettings(BaseSettings):
     """Journal of everything that happens, for `hosfl story`; grows without bound."""
     broker: BrokerTable = BrokerTable()
     health: HealthTable = HealthTable()
+    metrics: MetricsTable = MetricsTable()
     log: LogTable = LogTable()
 
     @classmethod

@@ -906,4 +906,28 @@ MUTANTS = (
         new="    weight = 100.0 * jobs\n",
         tests=("test_calibration.py::test_a_simulated_run_gives_back_the_world_it_ran_in",),
     ),
+    Mutant(
+        name="a_slow_tool_holds_up_the_run",
+        why="Whoever tells a tracking tool must never wait for it: a live run's event loop would lose its connections.",
+        file="tracking/follower.py",
+        old="            self._tasks.put_nowait(lambda: self.tracker.point(point))\n",
+        new="            self._tasks.put(lambda: self.tracker.point(point), timeout=0.01)\n            self.tracker.point(point)\n",
+        tests=("tracking/test_follower.py",),
+    ),
+    Mutant(
+        name="a_tool_is_told_twice",
+        why="An export may be repeated: a run that a tool has is left alone.",
+        file="tracking/to_tensorboard.py",
+        old='        if any(folder.glob("*.tfevents.*")):\n',
+        new='        if any(folder.glob("*.tfevents")):\n',
+        tests=("tracking/test_tensorboard.py::test_what_is_there_is_left_alone",),
+    ),
+    Mutant(
+        name="a_bucket_without_its_bound",
+        why="A bucket of Prometheus holds what is at most its bound; here what equals it falls into the next.",
+        file="process/metrics.py",
+        old="bound < versions for bound",
+        new="bound <= versions for bound",
+        tests=("process/test_settings.py::test_every_staleness_is_in_its_buckets",),
+    ),
 )

@@ -94,6 +94,71 @@ def test_health_is_told_on_a_port(deployed: Deployment) -> None:
         assert b"200 OK" not in rude.recv(1000)
 
 
+def scraped(deployed: Deployment, name: str) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """Every sample that the process answers with: name -> labels -> value. Whatever the parser refuses is an error."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    until(lambda: deployed.log(name).exists() and deployed.events(name, "metrics"), "the port")
+    port = deployed.events(name, "metrics")[0]["port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        text = answer.read().decode()
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        assert family.documentation and family.type != "unknown", family.name
+        for sample in family.samples:
+            series = found.setdefault(sample.name, {})
+            labels = tuple(sorted(sample.labels.items()))
+            assert labels not in series, "a series twice"
+            series[labels] = sample.value
+    return found
+
+
+def test_prometheus_reads_what_the_health_file_says(deployed: Deployment, tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="the extra prometheus")
+    names = ("aggregator", "split_server", *CLIENTS)
+    for name in names:
+        deployed.start(name, HOSFL_METRICS__PORT="0", HOSFL_LOG__LEVEL="debug")
+    until(lambda: deployed.health("aggregator").get("client_steps", 0) > 0, "the first steps")
+    early = {name: scraped(deployed, name) for name in ("aggregator", "split_server", "client-1")}
+    assert {deployed.wait(name) for name in CLIENTS} == {exits.FINISHED}
+    until(lambda: deployed.health("aggregator").get("finished"), "the aggregator's last confirmation")
+    found, health = scraped(deployed, "aggregator"), deployed.health("aggregator")
+    assert found["hosfl_client_steps"][()] == health["client_steps"] == 120
+    assert found["hosfl_version"][()] == health["version"]
+    assert (found["hosfl_well"][()], found["hosfl_finished"][()], found["hosfl_disk_full"][()]) == (1, 1, 0)
+    events = {dict(labels)["event"]: value for labels, value in found["hosfl_agent_events_total"].items()}
+    assert events["accepted"] == 120 and events.keys() == health["agent_counts"].keys()
+    assert {dict(labels)["kind"] for labels in found["hosfl_sent_bytes_total"]} == health["bytes"].keys()
+    stale = found["hosfl_staleness_versions_bucket"]
+    counts = [stale[(("le", bound),)] for bound in sorted((dict(labels)["le"] for labels in stale), key=float)]
+    assert counts == sorted(counts) and counts[-1] == found["hosfl_staleness_versions_count"][()] == 120
+    admitted = [each["staleness_versions"] for each in deployed.events("aggregator", "admitted")]
+    assert (len(admitted), sum(admitted)) == (120, found["hosfl_staleness_versions_sum"][()])
+    assert [
+        sum(each <= float(bound) for each in admitted) for bound in sorted((dict(labels)["le"] for labels in stale), key=float)
+    ] == counts
+    assert found["hosfl_waiting"][(("queue", "contributions"),)] == 0
+    assert sum(found["hosfl_devices"].values()) == len(CLIENTS) + 1
+    server = scraped(deployed, "split_server")
+    assert server["hosfl_server_steps"][()] == deployed.health("split_server")["server_steps"] >= 120
+    assert server["hosfl_waiting"].keys() == {(("queue", "frames to send"),), (("queue", "activations"),)}
+    for name, before in early.items():
+        for metric, series in before.items():
+            texts = [value for labels in series for key, value in labels if key not in ("agent", "run", "software")]
+            assert not any("client-" in text for text in texts), f"{name}: {metric} has a series for a device"
+    for metric in (metric for metric in found if metric.endswith("_total") and metric.startswith("hosfl_")):
+        for labels, value in early["aggregator"].get(metric, {}).items():
+            assert value <= found[metric][labels], "a counter goes back"
+
+
+@pytest.mark.parametrize("table", ["HEALTH", "METRICS"])
+def test_a_port_in_use_ends_the_process_and_says_so(deployed: Deployment, table: str, broker: Mosquitto) -> None:
+    deployed.start("client-1", **{f"HOSFL_{table}__PORT": str(broker.port)})
+    assert deployed.wait("client-1") == exits.WRONG_SETTINGS
+    assert f"port {broker.port} of 127.0.0.1: cannot be listened on" in deployed.events("client-1", "failed")[0]["problem"]
+
+
 def test_without_a_broker_the_process_gives_up_after_its_patience(forks: Zygote, tmp_path: Path) -> None:
     alone = Deployment(forks, tmp_path, SMALL, "mqtt://127.0.0.1:1", tables="patience_s = 0.3")
     alone.start("client-1")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hosfl_async.agent import Record
 from hosfl_async.errors import SettingsError
 from hosfl_async.process import load_process_settings
+from hosfl_async.process.metrics import Staleness, metrics_page
 from hosfl_async.process.settings import scenario_for
 from hosfl_async.scenario import load_scenario, scenario_digest
 
@@ -67,3 +72,19 @@ def test_another_scenario_than_the_provisioned_one_is_refused(tmp_path: Path) ->
     file = written(tmp_path, GOOD + f'scenario_digest = "{digest}"\noverrides = ["shared.probes=9"]\n')
     with pytest.raises(SettingsError, match="not the scenario that this device was provisioned for"):
         scenario_for(load_process_settings(file, "client"))
+
+
+def test_metrics_without_their_library_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(SettingsError, match=r"metrics.port: it needs prometheus-client: .*pip install 'hosfl-async\[prometheus\]'"):
+        metrics_page(None, "run", 1, Staleness())  # type: ignore[arg-type]
+
+
+@given(st.lists(st.integers(0, 3000), max_size=50))
+def test_every_staleness_is_in_its_buckets(versions: list[int]) -> None:
+    staleness = Staleness()
+    for each in versions:
+        staleness.note(0.0, "aggregator", Record("admitted", {"staleness_versions": float(each)}))
+        staleness.note(0.0, "aggregator", Record("commit", {"version": 1.0}))
+    assert staleness.buckets == [(bound, sum(each <= float(bound) for each in versions)) for bound, _ in staleness.buckets]
+    assert (staleness.buckets[-1], staleness.total) == (("+Inf", len(versions)), sum(versions))
