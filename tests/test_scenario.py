@@ -201,6 +201,10 @@ WRONG = {
         [":6: aggregator.selection", "just been served"],
     ),
     "a micro-batch beyond the queue": (
+        SMALL + "[server]\ndevice_share_max = 0.1\n",
+        [":5: server.device_share_max", "would stop learning", "at least 1/5"],
+    ),
+    (
         SMALL + "[server]\nqueue_max = 8\nmicro_batch_max = 9\n",
         [":6: server.micro_batch_max", "at most server.queue_max, 8"],
     ),

@@ -44,6 +44,7 @@ from hosfl_async.agent import (
 )
 from hosfl_async.agents.backoff import pause_s
 from hosfl_async.agents.cut_queue import CutJob, CutQueue
+from hosfl_async.agents.device_share import DeviceShare
 from hosfl_async.agents.cut_step import CutPhase, CutStep
 from hosfl_async.agents.settings import SplitServerSettings
 from hosfl_async.agents.staleness import staleness_weight
@@ -92,7 +93,7 @@ class SplitServer:
         self.counts: dict[str, int] = dict.fromkeys(
             ("received", "trained", "duplicate", "busy", "forgotten", "malformed", "late", "impostor", "duals_sent", "duals_evaluated",
              "evictions", "evaluations", "micro_batches", "taken_apart", "retried", "log_refused", "peers_gone", "silences",
-             "checkpoints", "targets_reported"), 0,
+             "checkpoints", "targets_reported", "over_share"), 0,
         )  # fmt: skip
         self.server_steps = 0
         self.broken = ""
@@ -108,6 +109,7 @@ class SplitServer:
         self._newest_base = 0
         self._memory: OrderedDict[StepId, CutStep] = OrderedDict()
         self._queue = CutQueue(settings)
+        self._shares = DeviceShare(settings.device_share_max, settings.device_share_window)
         self._gathering = False
         """The timer of a micro-batch that waits for company is set."""
         self._now = 0.0
@@ -258,9 +260,12 @@ class SplitServer:
         return self._queue.full(len(message.activations.data))
 
     def _first_job(self, message: SmashedData) -> CutJob:
-        """Train, unless the server's own staleness policy gives these activations no weight."""
+        """Train, unless the server's own staleness policy gives these activations no weight, or their device has had its share."""
         self._newest_base = max(self._newest_base, message.base_version)
         weight = staleness_weight(self._newest_base - message.base_version, self._settings.staleness)
+        if weight and not self._shares.takes(message.step.client):
+            self.counts["over_share"] += 1
+            weight = 0.0
         if self._settings.estimator == "server_losses":
             steps = self._settings.steps_per_activation if weight else 0
             return Estimate(message.step, message.activations, message.labels, weight, steps)

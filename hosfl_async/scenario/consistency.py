@@ -26,6 +26,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     yield from _target(scenario, source)
     yield from _buffer(scenario, source)
     yield from _micro_batches(scenario, source)
+    yield from _shares(scenario, source)
     yield from _places(scenario, source)
     yield from _directions(scenario, source)
     yield from _feedback(scenario, source)
@@ -84,6 +85,17 @@ def _buffer(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             "the slowest client misses the deadline, so the run is not synchronous",
             expected=f"above {slowest_s:.4g} s, the modelled step of the slowest client",
             found=f"{scenario.aggregator.buffer_deadline_s:g}",
+        )
+
+
+def _shares(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    server, clients = scenario.server, scenario.clients
+    if max(1, int(server.device_share_max * server.device_share_window)) * clients < server.device_share_window:
+        yield source.problem(
+            ("server", "device_share_max"),
+            "all devices together may not fill the window: the server half would stop learning",
+            expected=f"at least 1/{clients}, for {clients} clients, and a window that divides well",
+            found=f"{server.device_share_max:g} of {server.device_share_window}",
         )
 
 

@@ -603,6 +603,22 @@ MUTANTS = (
         tests=("ground/test_checkpoint_store.py",),
     ),
     Mutant(
+        name="share_never_forgets",
+        why="A share of the latest batches, not of all: a device that was busy once may be busy again.",
+        file="agents/device_share.py",
+        old="            self._counts[oldest] -= 1\n",
+        new="            self._counts[oldest] -= 0\n",
+        tests=("agents/test_device_share.py",),
+    ),
+    Mutant(
+        name="over_share_trains",
+        why="What a device sends beyond its share must not move the server half.",
+        file="agents/split_server.py",
+        old='            self.counts["over_share"] += 1\n            weight = 0.0\n',
+        new='            self.counts["over_share"] += 1\n',
+        tests=("agents/test_device_share.py",),
+    ),
+    Mutant(
         name="outbox_not_synced",
         why="A contribution that may have been sent must outlive a power cut, or its step is paid for and lost.",
         file="outbox_store.py",
