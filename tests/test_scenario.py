@@ -200,11 +200,11 @@ WRONG = {
         SMALL + '[aggregator]\ncohort = 5\nselection = "fastest_first"\n',
         [":6: aggregator.selection", "just been served"],
     ),
-    "a micro-batch beyond the queue": (
+    "shares that do not fill the window": (
         SMALL + "[server]\ndevice_share_max = 0.1\n",
         [":5: server.device_share_max", "would stop learning", "at least 1/5"],
     ),
-    (
+    "a micro-batch beyond the queue": (
         SMALL + "[server]\nqueue_max = 8\nmicro_batch_max = 9\n",
         [":6: server.micro_batch_max", "at most server.queue_max, 8"],
     ),
@@ -608,7 +608,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             compute=replace(scenario.compute, forward_s=1.0),
             shared=shared,
             aggregator=aggregator,
-            server=replace(scenario.server, micro_batch_max=1),
+            server=replace(scenario.server, micro_batch_max=1, device_share_max=1.0),
             outages=outages,
             broker=fitting,
             codec=codec,

@@ -139,8 +139,8 @@ class SplitServerSettings:
     queue_bytes_max: Annotated[int, Ge(1)] = 512 * 2**20
     """Bytes of activations waiting for the learner; above it the answer is busy."""
     device_share_max: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Of the latest device_share_window batches that the server half was trained on, the part that one device may have; what it sends beyond
-    gets its dual and trains nothing. 1: no limit."""
+    """Of the latest device_share_window batches that the server half was trained on, the part that one device may have, rounded up; what it
+    sends beyond gets its dual and trains nothing. 1: no limit."""
     device_share_window: Annotated[int, Ge(1), Le(65536)] = 256
     """Batches over which device_share_max holds."""
     answers_remembered_max: Annotated[int, Ge(1)] = 4096

@@ -44,8 +44,8 @@ from hosfl_async.agent import (
 )
 from hosfl_async.agents.backoff import pause_s
 from hosfl_async.agents.cut_queue import CutJob, CutQueue
-from hosfl_async.agents.device_share import DeviceShare
 from hosfl_async.agents.cut_step import CutPhase, CutStep
+from hosfl_async.agents.device_share import DeviceShare
 from hosfl_async.agents.settings import SplitServerSettings
 from hosfl_async.agents.staleness import staleness_weight
 from hosfl_async.agents.update_log import LogFollower

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 
+from hosfl_async.agents.device_share import batches_of_one
 from hosfl_async.agents.settings import DENSE
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.plugins import DATA, MODELS
@@ -90,11 +91,11 @@ def _buffer(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
 
 def _shares(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     server, clients = scenario.server, scenario.clients
-    if max(1, int(server.device_share_max * server.device_share_window)) * clients < server.device_share_window:
+    if batches_of_one(server.device_share_max, server.device_share_window) * clients < server.device_share_window:
         yield source.problem(
             ("server", "device_share_max"),
             "all devices together may not fill the window: the server half would stop learning",
-            expected=f"at least 1/{clients}, for {clients} clients, and a window that divides well",
+            expected=f"at least 1/{clients} (clients)",
             found=f"{server.device_share_max:g} of {server.device_share_window}",
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from math import ceil
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ devices = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=80)
 
 @given(devices, st.floats(0.2, 1.0), st.integers(1, 12))
 def test_the_share_holds_in_every_window_and_nobody_below_it_is_turned_away(came: list[str], share: float, window: int) -> None:
-    shares, most = DeviceShare(share, window), max(1, int(share * window))
+    shares, most = DeviceShare(share, window), ceil(share * window)
     taken: list[str] = []
     for device in came:
         had = taken[-window:].count(device)
