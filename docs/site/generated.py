@@ -16,7 +16,16 @@ from hosfl_async.scenario import schema
 def commands() -> str:
     """Every command with its arguments and options."""
     command = typer.main.get_command(app)
+    _say_in_full(command)
     return get_docs_for_click(obj=command, ctx=typer.Context(command), name="hosfl", title="Command line")
+
+
+def _say_in_full(group: Any) -> None:
+    """In lists of commands typer cuts their texts after 45 letters; here there is room for the first sentence."""
+    for command in group.commands.values():
+        command.short_help = " ".join((command.help or "").split("\n\n")[0].split())
+        if hasattr(command, "commands"):
+            _say_in_full(command)
 
 
 def scenario_keys() -> str:
