@@ -146,7 +146,10 @@ class Run:
         return assembly.replay(self.folder)
 
     def export(self, to: str | Sequence[str]) -> None:
-        """Write the run into tracking tools: ``tensorboard``, ``mlflow``, ``wandb``, or ``TOOL=PLACE``. One that has it is left alone."""
+        """Write the run into tracking tools: ``tensorboard``, ``mlflow``, ``wandb``, ``parquet``, or ``TOOL=PLACE``.
+
+        A tool that has the run already is left alone.
+        """
         export([self.folder], _wishes(to))
 
     def picture(self, file: str | Path | None = None) -> bytes:

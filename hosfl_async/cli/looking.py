@@ -43,7 +43,7 @@ def report(
 def export(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of a comparison or sweep.", show_default=False)],
     to: Annotated[
-        list[str], typer.Option("--to", help="tensorboard, mlflow or wandb; or TOOL=PLACE. May be repeated.", show_default=False)
+        list[str], typer.Option("--to", help="tensorboard, mlflow, wandb or parquet; or TOOL=PLACE. May be repeated.", show_default=False)
     ],
 ) -> None:
     """Write finished runs into a tracking tool: settings, curves, figures, digest. What the tool has already is left alone."""

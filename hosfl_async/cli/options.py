@@ -32,5 +32,7 @@ Jobs = Annotated[int, typer.Option("-j", help="Processes at once.", min=1, max=2
 Control = Annotated[bool, typer.Option("--control/--no-control", help="Also run the frozen-client control.")]
 Track = Annotated[
     list[str] | None,
-    typer.Option("--track", help="tensorboard, mlflow or wandb follows the run; or TOOL=PLACE. May be repeated.", show_default=False),
+    typer.Option(
+        "--track", help="tensorboard, mlflow, wandb or parquet follows the run; or TOOL=PLACE. May be repeated.", show_default=False
+    ),
 ]

@@ -27,10 +27,17 @@ def _wandb(place: str) -> Tracker:
     return WandbTracker(place or ".")
 
 
+def _parquet(place: str) -> Tracker:
+    from hosfl_async.tracking.to_parquet import ParquetTracker
+
+    return ParquetTracker(place or "curves")
+
+
 TOOLS: dict[str, tuple[Callable[[str], Tracker], tuple[str, ...]]] = {
     "tensorboard": (_tensorboard, ("tensorboard",)),
     "mlflow": (_mlflow, ("mlflow", "sqlalchemy", "alembic")),
     "wandb": (_wandb, ("wandb",)),
+    "parquet": (_parquet, ("pyarrow",)),
 }
 """Each tool's tracker, and the packages of the extra that bears its name."""
 
