@@ -54,7 +54,7 @@ class Dataset:
 
 def load_dataset(task: TaskSettings, seed: int) -> Dataset:
     """The named data set, split into training and held-out samples; each class gives ``test_fraction`` of its own, if nothing is fixed."""
-    samples = _SOURCES[task.data](task, seed) if task.data in _SOURCES else own_samples(task.data, seed)
+    samples = _SOURCES[task.data](task, seed) if task.data in _SOURCES else own_samples(task, seed)
     held_out = _held_out(samples, task.test_fraction, seed) if samples.held_out is None else samples.held_out
     train, test = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if samples.vocabulary:  # sequences of about one length are evaluated together, with little padding

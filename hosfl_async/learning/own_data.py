@@ -1,4 +1,5 @@
-"""A user's own data: a function by its path or entry point, or an ``.npz`` file. Whatever it is, it is checked before it is believed."""
+"""A user's own data: a function by its path or entry point, an ``.npz`` file, or what ``local_data`` reads. Whatever it is, it is checked
+before it is believed."""
 
 from __future__ import annotations
 
@@ -8,18 +9,25 @@ from typing import Any
 import numpy as np
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.learning.plugins import DATA, called, find_plugin
+from hosfl_async.learning.local_data import from_hugging_face, is_hugging_face, local_samples
+from hosfl_async.learning.plugins import DATA, called, find_plugin, is_path
 from hosfl_async.learning.samples import Samples
-from hosfl_async.learning.settings import DATA_NAMES
+from hosfl_async.learning.settings import DATA_NAMES, TaskSettings
 
 _WHERE = "task.data"
 
 
-def own_samples(name: str, seed: int) -> Samples:
-    """What ``name`` gives: a file ``*.npz``, or a function of the seed that returns ``Samples`` or (images, labels)."""
+def own_samples(task: TaskSettings, seed: int) -> Samples:
+    """What ``task.data`` gives: a file or folder, or a function of the seed that returns ``Samples``, (images, labels) or a Hugging Face
+    data set."""
+    name = task.data
     if name.endswith(".npz"):
         return checked(_from_file(Path(name)), name)
-    return checked(called(find_plugin(DATA, name, _WHERE, DATA_NAMES), _WHERE, name, seed), name)
+    if is_path(name):
+        return checked(local_samples(Path(name), task), name)
+    given = called(find_plugin(DATA, name, _WHERE, DATA_NAMES), _WHERE, name, seed)
+    hugging_face = is_hugging_face(given) or (isinstance(given, dict) and any(map(is_hugging_face, given.values())))
+    return checked(from_hugging_face(given, task, name) if hugging_face else given, name)
 
 
 def _from_file(path: Path) -> Samples:

@@ -18,6 +18,9 @@ from hosfl_async.errors import SettingsError
 MODELS, DATA = "hosfl_async.models", "hosfl_async.data"
 """Entry point groups."""
 
+TABLE_SUFFIXES = (".csv", ".jsonl")
+"""Of tables with texts and labels."""
+
 
 def find_plugin(group: str, name: str, where: str, known: Collection[str]) -> Callable[..., Any]:
     """The function that ``name`` stands for. Raises ``SettingsError`` naming the setting ``where``, if there is none.
@@ -62,3 +65,8 @@ def called(function: Callable[..., Any], where: str, name: str, *arguments: Any)
         raise
     except Exception as problem:
         raise SettingsError(where, f"{name} failed: {type(problem).__name__}: {problem}") from problem
+
+
+def is_path(name: str) -> bool:
+    """Whether ``task.data`` names a file or folder: by a slash, or by how it ends."""
+    return ":" not in name and ("/" in name or name.endswith((".npz", *TABLE_SUFFIXES)))

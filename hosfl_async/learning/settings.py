@@ -115,7 +115,16 @@ class TaskSettings:
     """digits: 1,797 real handwritten digits, 8x8, 10 classes. toy: synthetic clusters, for tests and for very many clients. toy_tokens:
     the same as sequences of tokens. To be fetched first by `hosfl data fetch`: snippets, 10,070 sentences of film reviews, good or bad (and
     minilm, whose tokens they become); fashion_mnist, 70,000 images of clothes; watch, a smartwatch's recordings of ten people. Or
-    your own: a file *.npz with images and labels, the name of an entry point, or module:function, which is called with the seed."""
+    your own: *.npz with images and labels; *.csv or *.jsonl with texts and labels; a folder (written with a slash: ./photos) with a folder
+    of images for each class, or one that Hugging Face datasets has saved; an entry point, or module:function, called with the seed."""
+    input_column: Annotated[str, MaxLen(200)] = "text"
+    """Of tables and Hugging Face data sets: the column of texts, images or numbers that are classified."""
+    label_column: Annotated[str, MaxLen(200)] = "label"
+    """Of the same: the column of their classes, as whole numbers from 0 or as words."""
+    owner_column: Annotated[str, MaxLen(200)] = ""
+    """Of the same: the column that says whose a sample is, for the natural partition. Empty: nobody's."""
+    image_side: Annotated[int, Ge(0), Le(1024)] = 0
+    """Of images in folders or data sets: scaled to this height and width. 0: as they are, which must be equal."""
     toy_samples: Annotated[int, Ge(40), Le(10_000_000)] = 2000
     """Samples of the toy data."""
     tokens_max: Annotated[int, Ge(2), Le(65535)] = 64

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from hosfl_async.agents.device_share import batches_of_one
 from hosfl_async.agents.settings import DENSE
 from hosfl_async.errors import SettingsError
-from hosfl_async.learning.plugins import DATA, MODELS
+from hosfl_async.learning.plugins import DATA, MODELS, is_path
 from hosfl_async.learning.settings import DATA_NAMES, ENCODERS, FED_BACK, MODEL_NAMES
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.scenario.fleets import fleet_contradictions
@@ -43,9 +43,11 @@ def _names(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
         (("task", "model", "name"), scenario.task.model.name, MODEL_NAMES, MODELS),
         (("task", "data"), scenario.task.data, DATA_NAMES, DATA),
     ):
-        installed = () if name in known or ":" in name or name.endswith(".npz") else [point.name for point in entry_points(group=group)]
-        if name not in (*known, *installed) and ":" not in name and not name.endswith(".npz"):
-            expected = f"{', '.join((*known, *installed))}, or module:function"
+        if name in known or ":" in name or (group == DATA and is_path(name)):
+            continue
+        installed = [point.name for point in entry_points(group=group)]
+        if name not in installed:
+            expected = f"{', '.join((*known, *installed))}, or module:function{', or ./FOLDER' * (group == DATA)}"
             yield source.problem(path, "unknown name", expected=expected, found=name)
 
 

@@ -851,6 +851,22 @@ MUTANTS = (
         tests=("agents/test_split_server.py", "agents/test_stories.py"),
     ),
     Mutant(
+        name="classes_in_the_order_of_the_disk",
+        why="Every process must number the classes alike, whatever order its file system lists them in.",
+        file="learning/local_data.py",
+        old="names = sorted({folder.name for split in splits for folder in _folders(split)})",
+        new="names = sorted({folder.name for split in splits for folder in _folders(split)}, reverse=True)",
+        tests=("learning/test_local_data.py",),
+    ),
+    Mutant(
+        name="a_class_that_nobody_has_is_forgotten",
+        why="Labels that a data set names keep their numbers, though a class may be empty.",
+        file="learning/local_data.py",
+        old="(np.array(raw, np.int64), len(named)) if named else _classes(raw, name)",
+        new="_classes(raw, name)",
+        tests=("learning/test_local_data.py",),
+    ),
+    Mutant(
         name="devices_that_forget_their_lives",
         why="After a resume every device begins a new life; under its former incarnation its steps would be repetitions.",
         file="assembly/simulated.py",
