@@ -13,6 +13,7 @@ PYTEST_OPTIONS ?= -n auto
 
 BIN := .venv/bin
 READY := .venv/ready
+READY_TEST := .venv/ready-test
 READY_DOCS := .venv/ready-docs
 PRETRAINED := memory_truth skip_feedback
 BENCHMARKS := $(filter-out __init__ $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
@@ -35,7 +36,7 @@ devices: $(READY) ## a whole deployment on this machine: mosquitto with TLS, eve
 test: $(READY_DOCS) ## the test-suite, without the long campaigns
 	$(BIN)/python -m pytest -m "not soak" $(PYTEST_OPTIONS)
 
-lint: $(READY) ## format, lint, types and import contracts
+lint: $(READY_TEST) ## format, lint, types and import contracts
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -46,10 +47,10 @@ check: lint test ## lint and test: what a change must pass
 docs: $(READY_DOCS) ## the documentation site, into site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(READY) ## the figures that the documents quote
+bench: $(READY_TEST) ## the figures that the documents quote
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
-pretrained: $(READY) ## the figures on pretrained models: fetches some 200 MB first, takes an hour or more
+pretrained: $(READY_TEST) ## the figures on pretrained models: fetches some 200 MB first, takes an hour or more
 	$(BIN)/hosfl data fetch snippets minilm smollm2 efficientnet_lite0
 	@for name in $(PRETRAINED); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
@@ -63,17 +64,23 @@ tracking: $(READY) ## runs written into TensorBoard, MLflow and Weights & Biases
 clean: ## remove .venv and every cache (never runs/)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache site
 
+# What a run needs, and no more: whoever tries it out waits for nothing else.
 # The build backend comes first and from the same pins, so that the build of this package fetches nothing unpinned.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or later is needed, %s is %s: make PYTHON=python3.12 ..." % (sys.executable, sys.version.split()[0]))'
 	@echo "Installing into .venv (once; torch is large)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
-	@$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[test,dev]' \
+	@$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[devices]' \
 		| { grep --line-buffered -E '^ *(Downloading|Using cached|Installing|ERROR)' || true; }
 	@touch $@
 
-$(READY_DOCS): $(READY)
+$(READY_TEST): $(READY)
+	@echo "Installing what tests and checks need (once)"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test,dev]'
+	@touch $@
+
+$(READY_DOCS): $(READY_TEST)
 	@echo "Installing what builds the documents (once)"
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[docs]'
 	@touch $@
