@@ -260,11 +260,15 @@ class Granted(Message, frozen=True, tag=True):
     head: Count
 
 
-class CatchUp(Message, frozen=True, tag=True):
-    """Asks for the entries after ``from_version``; ``checkpoint`` is the asker's latest digest, to be compared."""
+class CatchUp(Message, frozen=True, tag=True, omit_defaults=True):
+    """Asks for the entries after ``from_version``; ``checkpoint`` is the asker's latest digest, to be compared.
+
+    ``prefers_snapshot``: by its own measures the asker would be there sooner with the whole client half.
+    """
 
     from_version: Count
     checkpoint: Checkpoint | None = None
+    prefers_snapshot: bool = False
 
 
 class LogPage(Message, frozen=True, tag=True):

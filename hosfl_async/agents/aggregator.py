@@ -442,7 +442,7 @@ class Aggregator:
             self.counts["strangers"] += 1
             return
         if self._compare(sender, message.checkpoint):
-            self._serve(sender, message.from_version)
+            self._serve(sender, message.from_version, prefers_snapshot=message.prefers_snapshot)
 
     def _compare(self, sender: str, theirs: Checkpoint | None) -> bool:
         """Compare the asker's digest with ours of the same version, if we still have it; False on a split brain."""
@@ -460,9 +460,10 @@ class Aggregator:
                 self._awaited.discard(sender)
         return True
 
-    def _serve(self, sender: str, version: int) -> None:
-        snapshot = self._own_half.snapshot
-        far = self._own_half.snapshot_version - version >= self._settings.snapshot_behind_versions
+    def _serve(self, sender: str, version: int, *, prefers_snapshot: bool = False) -> None:
+        """A snapshot to whom it takes far enough, or who would rather have it and would have half of its way behind it."""
+        snapshot, saves = self._own_half.snapshot, self._own_half.snapshot_version - version
+        far = saves >= self._settings.snapshot_behind_versions or (prefers_snapshot and 0 < self.log.head - version <= 2 * saves)
         if snapshot is not None and (far or version < self.log.oldest_base):
             self.counts["snapshots"] += 1
             self._send(sender, structs.replace(snapshot, head=self.log.head, finished=self.over))

@@ -19,6 +19,8 @@ from enum import StrEnum
 from struct import unpack
 from typing import Any, Literal
 
+from msgspec import structs
+
 from hosfl_async.agent import (
     Effect,
     Event,
@@ -36,6 +38,7 @@ from hosfl_async.agent import (
     TimerFired,
 )
 from hosfl_async.agents.backoff import first_pause_s, pause_s, spread_of
+from hosfl_async.agents.catch_up_cost import TERM_BYTES, CatchUpCost
 from hosfl_async.agents.settings import ALONE, ANSWERS_REMEMBERED_MIN, EdgeClientSettings
 from hosfl_async.agents.update_log import LogFollower
 from hosfl_async.errors import AgentError, LogError
@@ -62,6 +65,7 @@ from hosfl_async.messages import (
     CUT_DTYPES,
     SPLIT_SERVER,
     Accepted,
+    CatchUp,
     Checkpoint,
     ClientGradient,
     Contributed,
@@ -122,8 +126,8 @@ class EdgeClient:
     """Sans-IO state machine; see the module's text. Its learner holds the client half, the data shard and the anchor of a step."""
 
     __slots__ = (
-        "_asking", "_attempts", "_base_version", "_boot", "_busy", "_dual", "_effects", "_follower", "_given_up", "_granted",
-        "_incarnation", "_introduced", "_kept_dual", "_now", "_number", "_phase", "_probed", "_reuses_left",
+        "_asked_s", "_asking", "_attempts", "_base_version", "_boot", "_busy", "_cost", "_dual", "_effects", "_follower", "_given_up",
+        "_granted", "_incarnation", "_introduced", "_job_began_s", "_kept_dual", "_now", "_number", "_phase", "_probed", "_reuses_left",
         "_settings", "_smashed", "_spread", "_step", "_step_began", "_unanswered", "_wishing",
         "broken", "counts", "finished", "name",
     )  # fmt: skip
@@ -161,6 +165,10 @@ class EdgeClient:
         """Number of the step that may begin, under a limit of steps in flight."""
         self._wishing = False
         self._attempts: dict[str, int] = {}
+        self._cost = CatchUpCost() if settings.catch_up == "measured" else None
+        self._asked_s: float | None = None
+        """When the question for entries left that was not repeated since."""
+        self._job_began_s = 0.0
         self._now = 0.0
         self._effects: list[Effect] = []
 
@@ -196,6 +204,8 @@ class EdgeClient:
             _RECEIVERS[type(event.message)](self, event.message)
         elif isinstance(event, JobDone):
             self._busy = False
+            if self._cost is not None:
+                self._measure(self._cost, event.job)
             _RESULTS[type(event.result)](self, event.result)
         else:
             self._on_rare(event)
@@ -419,6 +429,13 @@ class EdgeClient:
     def _on_replayed(self, result: Replayed) -> None:
         self._follower.replayed(result)
 
+    def _measure(self, cost: CatchUpCost, job: Any) -> None:
+        match job:
+            case Replay():
+                cost.replayed(self._now - self._job_began_s, len(job.entries))
+            case InstallSnapshot():
+                cost.installed(self._now - self._job_began_s)
+
     # -- answers and the log ------------------------------------------------------------------------------
 
     def _on_accepted(self, message: Accepted) -> None:
@@ -456,6 +473,10 @@ class EdgeClient:
         except LogError as problem:
             self._break(str(problem))
             return
+        if taken:
+            self._note_answer(
+                sum(TERM_BYTES + len(term.coefficients) + len(term.gradient) for entry in message.entries for term in entry.terms), taken
+            )
         if taken or follower.confirmed or (answered and not follower.finished):
             self._answered("catch_up")
             self._asking = False
@@ -463,8 +484,14 @@ class EdgeClient:
 
     def _on_snapshot(self, message: Snapshot) -> None:
         if self._follower.offer_snapshot(message):
+            self._note_answer(len(message.parameters.data), 0)
             self._answered("catch_up")
             self._asking = False
+
+    def _note_answer(self, payload_bytes: int, entries: int) -> None:
+        if self._cost is not None and self._asked_s is not None:
+            self._cost.answered(self._now - self._asked_s, payload_bytes, entries)
+            self._asked_s = None
 
     def _on_digest_differs(self, message: DigestDiffers) -> None:
         self._break(f"the parameters at version {message.version} differ from the aggregator's")
@@ -475,8 +502,19 @@ class EdgeClient:
     def _ask_for_entries(self) -> None:
         if not self._asking:
             self._asking = True
-            self._send(AGGREGATOR, self._follower.request())
+            self._send(AGGREGATOR, self._question())
             self._pause("catch_up")
+
+    def _question(self) -> CatchUp:
+        """For what lacks of the log, or for the client half whole where this device's own measures say that it is sooner."""
+        question, follower = self._follower.request(), self._follower
+        if self._cost is None or self._introduced is None:
+            return question
+        self._asked_s = None if self._attempts.get("catch_up") else self._now
+        if not self._cost.prefers_snapshot(follower.head - follower.offered, self._introduced.parameters):
+            return question
+        self._count("snapshots_preferred")
+        return structs.replace(question, prefers_snapshot=True)
 
     # -- what next ----------------------------------------------------------------------------------------
 
@@ -604,6 +642,7 @@ class EdgeClient:
         self, job: Forward | Probe | Project | BackPropagate | FeedBack | LocalSlopes | TrainLocally | Replay | InstallSnapshot | Introduce
     ) -> None:
         self._busy = True
+        self._job_began_s = self._now
         self._effects.append(RunJob(job))
 
     def validate(self) -> None:

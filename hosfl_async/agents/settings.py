@@ -114,6 +114,9 @@ class EdgeClientSettings:
     """Wait for a place before each step. Follows from aggregator.concurrency and aggregator.cohort."""
     durable_outbox: bool = False
     """Make every contribution durable before it is sent, and have those of an earlier life answered before joining. Real devices do."""
+    catch_up: Literal["told", "measured"] = "told"
+    """told: the aggregator decides between pages and a snapshot. measured: the client says which is sooner here, by how long its questions
+    and its replay have taken. Real devices do."""
     digest_every_versions: Annotated[int, Ge(1)] = 50
     """Digest the parameters at multiples of this version and have them compared."""
     retry: RetrySettings = field(default_factory=RetrySettings)

@@ -83,7 +83,7 @@ def _both(one: OnRecord, other: OnRecord) -> OnRecord:
 
 def _durable(scenario: Scenario, settings: ProcessSettings) -> Scenario:
     """Real devices keep what a crash would cost them."""
-    client = replace(scenario.client, durable_outbox=True)
+    client = replace(scenario.client, durable_outbox=True, catch_up="measured")
     server = replace(scenario.server, checkpoint_every_steps=settings.checkpoint_every_steps)
     return replace(scenario, client=client, server=server)
 

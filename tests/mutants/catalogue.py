@@ -603,6 +603,22 @@ MUTANTS = (
         tests=("ground/test_checkpoint_store.py",),
     ),
     Mutant(
+        name="snapshot_preferred_by_guess",
+        why="A device that has measured nothing must not claim to know what is sooner.",
+        file="agents/catch_up_cost.py",
+        old="            return False\n        pages",
+        new="            return True\n        pages",
+        tests=("agents/test_catch_up_cost.py",),
+    ),
+    Mutant(
+        name="snapshot_preference_not_heard",
+        why="A slow device that asks for the whole half must get it.",
+        file="agents/aggregator.py",
+        old="(prefers_snapshot and 0 <",
+        new="(prefers_snapshot and 0 >",
+        tests=("agents/test_catch_up_cost.py",),
+    ),
+    Mutant(
         name="share_never_forgets",
         why="A share of the latest batches, not of all: a device that was busy once may be busy again.",
         file="agents/device_share.py",
