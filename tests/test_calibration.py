@@ -16,12 +16,13 @@ from hosfl_async import load_scenario, run_live
 from hosfl_async.assembly import simulate
 from hosfl_async.assembly.folder import TRACE
 from hosfl_async.calibration import calibrate, compared, course_of
+from hosfl_async.calibration.clocks import offsets_s, together
 from hosfl_async.calibration.observing import WAYS_KEPT_MAX, Observations, Ways, observe
 from hosfl_async.cli import app
 from hosfl_async.errors import SettingsError
 from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER
 from hosfl_async.scenario import Scenario, scenario_of_tables
-from hosfl_async.trace import TraceRecord, read_trace
+from hosfl_async.trace import TraceRecord, TraceWriter, read_trace
 
 SURE = 5.0
 """Standard errors within which a figure must be; once in a million, were they normal."""
@@ -131,6 +132,52 @@ def test_whatever_the_speeds_and_links_they_are_given_back(
     assert made.network.latency_s == pytest.approx(latency_s, abs=1e-6, rel=1e-3)
     assert made.network.uplink_bytes_per_s == pytest.approx(uplink, rel=0.01)
     assert made.network.loss == made.network.duplication == 0
+
+
+def apart(journal: Path, folder: Path, ahead_s: dict[str, float]) -> list[Path]:
+    """The journal as its agents would have written it, each on its own clock."""
+    folder.mkdir(exist_ok=True)
+    writers: dict[str, TraceWriter] = {}
+    for one in read_trace(journal):
+        if one.agent not in writers:
+            writers[one.agent] = TraceWriter(folder / f"{one.agent}.msgpack")
+        at_s = one.time_s + ahead_s[one.agent]
+        writers[one.agent].note(at_s, one.agent, one.what, one.kind, one.step, one.peer, one.bytes, one.values)
+    for writer in writers.values():
+        writer.close()
+    return sorted(folder.glob("*.msgpack"))
+
+
+def agents_of(scenario: Scenario) -> list[str]:
+    return [AGGREGATOR, SPLIT_SERVER, *[name for name, _ in scenario.devices()]]
+
+
+def test_journals_of_processes_are_put_on_one_clock(world: tuple[Scenario, Path], tmp_path: Path) -> None:
+    """Each agent's clock began at another time; what is found is what one clock would have told, within a message's own asymmetry."""
+    scenario, journal = world
+    ahead_s = {name: 1000.0 * number for number, name in enumerate(agents_of(scenario))}
+    journals = apart(journal, tmp_path, ahead_s)
+    assert len(journals) == len(ahead_s)
+    for file, offset in offsets_s(journals).items():
+        assert offset + ahead_s[file.stem] - ahead_s[AGGREGATOR] == pytest.approx(0, abs=0.02), file
+    one = calibrate(scenario, observe(read_trace(journal)))[1]
+    many = calibrate(scenario, observe(together(journals)))[1]
+    assert [(group.first, group.last) for group in many.groups] == [(group.first, group.last) for group in one.groups]
+    found = {figure.key: figure.value for figure in many.figures}
+    for figure in one.figures:
+        assert found[figure.key] == pytest.approx(figure.value, rel=0.25, abs=0.02), figure
+    assert course_of(together(journals)).bytes == course_of(read_trace(journal)).bytes
+
+
+def test_journals_that_cannot_be_put_on_one_clock_are_named(world: tuple[Scenario, Path], tmp_path: Path) -> None:
+    scenario, journal = world
+    journals = apart(journal, tmp_path, dict.fromkeys(agents_of(scenario), 0.0))
+    with pytest.raises(SettingsError, match="none is the aggregator's"):
+        offsets_s([file for file in journals if file.stem != AGGREGATOR])
+    with TraceWriter(tmp_path / "stranger.msgpack") as writer:
+        writer.note(1.0, "client-99", "started")
+    with pytest.raises(SettingsError, match=r"stranger\.msgpack"):
+        offsets_s([*journals, tmp_path / "stranger.msgpack"])
 
 
 def record(time_s: float, agent: str, what: str, kind: str = "", step: str = "", peer: str = "", size: int = 0) -> TraceRecord:

@@ -33,20 +33,16 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON instead of the tables.")] = False,
 ) -> None:
     """Turn a run's journal into a scenario: device speeds, links, absences. Then simulate it, and say how well it predicts the run."""
-    from hosfl_async.assembly.folder import TRACE, scenario_of
+    from hosfl_async.assembly.folder import scenario_of
     from hosfl_async.calibration import calibrate as fit
+    from hosfl_async.calibration.clocks import together
     from hosfl_async.calibration.observing import observe
-    from hosfl_async.trace import read_trace
 
-    scenario, journal = scenario_of(run), run / TRACE
-    if not journal.is_file():
-        raise SettingsError(
-            str(run), "this run keeps no journal", expected=TRACE, mend="runs of `hosfl live` and `hosfl simulate` keep one"
-        )
-    made, calibration = fit(scenario, observe(read_trace(journal)))
+    scenario, journals = scenario_of(run), _journals(run)
+    made, calibration = fit(scenario, observe(together(journals)))
     file = out or run / "calibrated.toml"
     _write(file, made)
-    rows = _predict(made, journal) if predict else []
+    rows = _predict(made, journals) if predict else []
     if as_json:
         told = {"scenario": str(file), **msgspec.to_builtins(calibration), "prediction": msgspec.to_builtins(rows)}
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n")
@@ -64,14 +60,26 @@ def _write(file: Path, made: Scenario) -> None:
         raise SettingsError(str(file), "cannot be written", found=str(problem), mend="choose another with --out") from problem
 
 
-def _predict(made: Scenario, journal: Path) -> list[Compared]:
+def _journals(run: Path) -> list[Path]:
+    """The run's own journal, or those of its processes, gathered in its folder."""
+    from hosfl_async.assembly.folder import TRACE
+
+    found = [run / TRACE] if (run / TRACE).is_file() else sorted(run.glob("*.msgpack"))
+    if not found:
+        mend = "runs of `hosfl live` and `hosfl simulate` keep one; agents write one each with `trace` in their settings"
+        raise SettingsError(str(run), "this run keeps no journal", expected=f"{TRACE}, or one *.msgpack of each agent", mend=mend)
+    return found
+
+
+def _predict(made: Scenario, journals: list[Path]) -> list[Compared]:
     from hosfl_async.assembly import simulate
     from hosfl_async.assembly.folder import TRACE
     from hosfl_async.calibration import compared, course_of
+    from hosfl_async.calibration.clocks import together
     from hosfl_async.trace import read_trace
 
     with TemporaryDirectory(prefix="hosfl-calibrate-") as place, Progress() as progress:
-        course, folder = course_of(read_trace(journal)), Path(place) / "run"
+        course, folder = course_of(together(journals)), Path(place) / "run"
         if 0 < course.client_steps < made.aggregator.client_steps:  # the run was broken off
             made = replace(made, aggregator=replace(made.aggregator, client_steps=course.client_steps))
         simulate(made, folder=folder, control=False, watch=progress.show)

@@ -24,6 +24,7 @@ TESTS = Path(__file__).resolve().parent.parent
 ROOT = TESTS.parent
 PACKAGE = ROOT / "hosfl_async"
 TIMEOUT_S = 300
+WITHOUT_A_BUG_TIMEOUT_S = 1800
 """A mutant that hangs its tests is killed, too."""
 
 GUARD = "planted_copy_guard"
@@ -65,10 +66,11 @@ def run_tests(mutant: Mutant | None, tests: tuple[str, ...]) -> tuple[int, str]:
         }
         environment.pop("PYTEST_ADDOPTS", None)
         environment.pop("PYTEST_XDIST_WORKER", None)
+        timeout_s = TIMEOUT_S if mutant is not None else WITHOUT_A_BUG_TIMEOUT_S
         try:
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired:
-            return 1, f"no end within {TIMEOUT_S} s"
+            return 1, f"no end within {timeout_s} s"
         return done.returncode, done.stdout + done.stderr
 
 
