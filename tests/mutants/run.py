@@ -26,6 +26,8 @@ PACKAGE = ROOT / "hosfl_async"
 TIMEOUT_S = 300
 WITHOUT_A_BUG_TIMEOUT_S = 1800
 """A mutant that hangs its tests is killed, too."""
+TIMEOUT_WITHOUT_S = 3600
+"""For the tests of all mutants in a row, without any bug."""
 
 GUARD = "planted_copy_guard"
 """A pytest plugin in the copy's folder: an installed or checked-out package must not be tested in the copy's place."""
@@ -46,6 +48,7 @@ def planted(mutant: Mutant) -> str:
 
 def run_tests(mutant: Mutant | None, tests: tuple[str, ...]) -> tuple[int, str]:
     """Exit status and output of pytest on a copy of the package, with the bug planted in it if one is given."""
+    timeout_s = TIMEOUT_WITHOUT_S if mutant is None else TIMEOUT_S
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder) / "hosfl_async"
         shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
