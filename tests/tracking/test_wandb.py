@@ -6,6 +6,7 @@ The file is a LevelDB log: blocks of 32 KiB, pieces with a seven-byte head (chec
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from struct import unpack_from
@@ -22,18 +23,31 @@ BLOCK, HEAD = 32768, 7
 FULL, FIRST, LAST = 1, 2, 4
 
 
-def records(folder: Path) -> Iterator[Any]:
+def records(folder: Path) -> list[Any]:
+    """All of them. The library's own process closes the file, which may be after ``finish`` has returned."""
+    end = time.monotonic() + 60
+    while True:
+        found = list(whole_records(folder))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        assert time.monotonic() < end, [each.WhichOneof("record_type") for each in found]
+        time.sleep(0.1)
+
+
+def whole_records(folder: Path) -> Iterator[Any]:
     from wandb.proto.wandb_internal_pb2 import Record
 
     [file] = folder.glob("*.wandb")
     data, place, begun = file.read_bytes(), HEAD, b""
-    assert data[:4] == b":W&B"
+    assert data[:4] in (b":W&B", b"")
     while place + HEAD <= len(data):
         if BLOCK - place % BLOCK < HEAD:
             place += BLOCK - place % BLOCK
             continue
         _, length, kind = unpack_from("<IHB", data, place)
         piece = data[place + HEAD : place + HEAD + length]
+        if len(piece) < length:
+            return
         place += HEAD + length
         begun = piece if kind in (FULL, FIRST) else begun + piece
         if kind in (FULL, LAST):
@@ -47,7 +61,7 @@ def items(pairs: Any) -> dict[str, Any]:
 def test_what_was_written_is_the_run(run: Run, tmp_path: Path) -> None:
     run.export(f"wandb={tmp_path}")
     [folder] = tmp_path.glob("wandb/offline-run-*")
-    found = list(records(folder))
+    found = records(folder)
     [about] = [each.run for each in found if each.WhichOneof("record_type") == "run"]
     assert (about.project, about.display_name) == ("quickstart", "quickstart-seed0")
     assert "method:hosfl_async" in about.tags
