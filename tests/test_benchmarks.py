@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import client_process_memory, client_step, memory, perturbation, throughput
+from benchmarks import client_process_memory, client_step, memory, perturbation, reduced_precision, throughput
 from hosfl_async.learning.settings import ModelSettings
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -22,6 +22,18 @@ def test_a_client_step_beside_its_forwards() -> None:
 
 def test_the_perturbation_kernels() -> None:
     assert all(value > 0 for value in perturbation.measure(520).values())
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, about what vmap does slowly
+def test_cheaper_forward_passes_and_what_cannot_back_propagate(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ModelSettings(name="encoder", blocks=2, cut_block=1, hidden=96, heads=2, lora_rank=2, trainable="lora")
+    monkeypatch.setattr(reduced_precision, "MODEL", small)
+    found = reduced_precision.measure(rounds=1, probes=2)
+    assert found["float32"]["back_propagates"] == "yes" and found["int8"]["back_propagates"].startswith("no")
+    assert found["together"]["difference_max"] < 1e-3
+    assert found["int8"]["weight_bytes"] < found["float32"]["weight_bytes"]
+    assert all(figures["seconds"] > 0 for figures in found.values())
+    assert found["float32"]["correlation_0.01"] > 0.9
 
 
 @pytest.mark.parametrize("way", ["inference", "client_step", "back_propagation"])
