@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 import typer
 
 from hosfl_async.cli import app
+from hosfl_async.cli.app import guarded
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -83,10 +82,11 @@ def test_what_does_not_exist_is_seen() -> None:
     assert len([command for document in DOCUMENTS for command in told_in(document.read_text())]) > 60
 
 
-def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
+def test_the_tutorial_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """In order and in one empty folder; blocks that begin with ``# NAME.toml:`` are written there."""
     text = (ROOT / "docs/tutorial.md").read_text()
     ran = []
+    monkeypatch.chdir(tmp_path)
     for kind, block in FENCED.findall(text):
         if kind == "toml":
             (tmp_path / re.match(r"# (\S+\.toml):", block)[1]).write_text(block)  # type: ignore[index]
@@ -95,9 +95,7 @@ def test_the_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
                 continue
             words = shlex.split(line)
             assert words[0] == "hosfl", line
-            done = subprocess.run(
-                [Path(sys.executable).parent / "hosfl", *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-            )
-            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            monkeypatch.setattr("sys.argv", words)
+            assert guarded(app) == 0, (line, capsys.readouterr())
             ran.append(words[1])
     assert {"simulate", "story", "replay", "report", "check", "compare", "live", "provision"} <= set(ran)
