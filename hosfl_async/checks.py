@@ -102,7 +102,7 @@ def progress_problems(ended: str, finished_at_s: float | None, last_fault_s: flo
     return [f"no progress: the run is {ended} and not finished, although the last fault was over at {last_fault_s:g} s"]
 
 
-CONTRIBUTIONS = ("accepted", "duplicate", "stale", "fenced", "superseded", "malformed", "late", "impostor")
+CONTRIBUTIONS = ("accepted", "duplicate", "stale", "fenced", "superseded", "malformed", "late", "impostor", "over_share")
 """What an aggregator counts a contribution as, once it is sorted."""
 
 _Reading = Callable[[Mapping[str, Any]], Any]

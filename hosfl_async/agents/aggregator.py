@@ -8,12 +8,13 @@ Theory. The log is the only truth about the client half; a client step is in it 
   in the buffer is promised nothing: if the aggregator dies, its client sends it again.
 * *An incarnation is granted, not claimed.* Each boot of a client joins and is granted the next number; steps of an older one are fenced.
 
+One device has at most its share of an entry; beyond it a contribution is neither answered nor remembered, and comes again.
 A deadline commits a buffer that does not fill, so dropouts never stall the system. Nothing here costs O(clients) per commit.
 The run is over when all its client steps are in the log, or earlier when the split server reports its target accuracy: what waits in the
 buffer is committed, the report made durable, and only then does anybody hear of the end.
 
 Conservation, checked by ``validate``: received = accepted + duplicate + stale + fenced + superseded + malformed + late + impostor
-+ waiting in the buffer.
++ over_share + waiting in the buffer.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ class Aggregator:
     def __init__(self, settings: AggregatorSettings, name: str = AGGREGATOR) -> None:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
-            ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "early", "joined", "join_refused", "strangers", "by_deadline",
-             "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "clipped", "wishes_fenced",
+            ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "over_share", "early", "joined", "join_refused", "strangers",
+             "by_deadline", "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "clipped", "wishes_fenced",
              "targets_refused", *COUNTS), 0,
         )  # fmt: skip
         self.log = UpdateLog()
@@ -263,6 +264,9 @@ class Aggregator:
             self._answer_again(sender, message, member.answers[step.number])
         elif self.over:
             self._refuse(sender, message, "finished")
+        elif self._buffer.has_share(sender):
+            # a buffer that holds anything has a deadline: there is room again by then, and the message comes again by itself
+            self.counts["over_share"] += 1
         else:
             self._admit(sender, message, member)
 
@@ -536,7 +540,7 @@ class Aggregator:
 
     def validate(self) -> None:
         counts = self.counts
-        sorted_out = sum(counts[kind] for kind in ("accepted", "duplicate", *_REFUSALS, "impostor"))
+        sorted_out = sum(counts[kind] for kind in ("accepted", "duplicate", *_REFUSALS, "impostor", "over_share"))
         if counts["received"] != sorted_out + len(self._buffer):
             raise AgentError(f"{self.name}: contributions are not conserved: {counts}, {len(self._buffer)} waiting")
         self._turnstile.validate()

@@ -203,6 +203,9 @@ class AggregatorSettings:
     participation: ParticipationSettings = field(default_factory=ParticipationSettings)
     """Against the bias towards fast clients."""
     clipping: ClippingSettings = field(default_factory=ClippingSettings)
+    device_share_max: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Of the buffer_contributions of an entry, the part that one device may have, rounded up; what it sends beyond is counted (over_share)
+    and left unanswered until the entry is committed, so it comes again by its client's retry. 1: no limit."""
     directions: Directions = "per_step"
     """Whose projected gradients can be combined."""
     location: Literal["mean", "median", "trimmed_mean"] = "mean"

@@ -6,10 +6,11 @@ directions, the contributions of each base version together. Scaling itself is `
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from msgspec import Struct
 
+from hosfl_async.agents.device_share import batches_of_one
 from hosfl_async.agents.settings import DENSE, AggregatorSettings
 from hosfl_async.messages import StepId, Term
 from hosfl_async.scaling import FLOAT32_MAX, coefficients, combined, scaled_gradient
@@ -35,6 +36,8 @@ class UpdateBuffer:
     def __init__(self, settings: AggregatorSettings) -> None:
         self._settings = settings
         self._contributions: dict[StepId, Contribution] = {}
+        self._devices: Counter[str] = Counter()
+        self._of_one_max = batches_of_one(settings.device_share_max, settings.buffer_contributions)
         self._scaled: dict[StepId, tuple[bytes, bytes]] = {}
         """By step what ``add`` has scaled to see whether it fits: by the divisor that ``drain`` uses too, unless that is the weights'."""
 
@@ -44,6 +47,10 @@ class UpdateBuffer:
     @property
     def full(self) -> bool:
         return len(self._contributions) >= self._settings.buffer_contributions
+
+    def has_share(self, device: str) -> bool:
+        """Whether the device has as many contributions in here as it may have in one entry."""
+        return self._devices[device] >= self._of_one_max
 
     def add(self, contribution: Contribution) -> None:
         """Raises ``OverflowError`` if a coefficient would be beyond ``coefficient_max``, ``ValueError`` if it is full or has the step."""
@@ -56,12 +63,14 @@ class UpdateBuffer:
         elif self._settings.divide_by == "buffer_contributions":
             self._scaled[contribution.step] = scaled
         self._contributions[contribution.step] = contribution
+        self._devices[contribution.step.client] += 1
 
     def drain(self) -> tuple[list[Contribution], tuple[Term, ...]]:
         """Empty the buffer: its contributions in canonical order, and the terms made of them."""
         ordered = sorted(self._contributions.values(), key=lambda contribution: contribution.step)
         divisor = self._divisor(ordered)
         self._contributions.clear()
+        self._devices.clear()
         if self._shared:
             return ordered, self._shared_terms(ordered, divisor)
         scaled, self._scaled = self._scaled, {}

@@ -1,4 +1,4 @@
-"""A device's share of the server half's training: it holds in every window, and whoever is below it is never turned away."""
+"""A device's share of the server half's training and of the log: it holds in every window and entry; below it nobody is turned away."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from math import ceil
 
 from hypothesis import given
 from hypothesis import strategies as st
-from solo import Solo, smashed
+from solo import Solo, contribution, smashed
+from test_aggregator import host
 from toy import RETRY
 
+from hosfl_async.agent import TimerFired
 from hosfl_async.agents import SplitServer, SplitServerSettings
 from hosfl_async.agents.device_share import DeviceShare
 from hosfl_async.jobs import Backward, BackwardDone, Evaluated, EvaluateDual
-from hosfl_async.messages import AGGREGATOR, DualVariable, LogPage, StepId
+from hosfl_async.messages import AGGREGATOR, Accepted, DualVariable, EntryCommitted, LogPage, StepId
 
 devices = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=80)
 
@@ -55,3 +57,52 @@ def test_what_a_device_sends_beyond_its_share_gets_its_dual_and_trains_nothing()
         assert [message.step for message in solo.sent(DualVariable)][-1] == step
     assert kinds == [Backward, Backward, EvaluateDual, Backward, Backward, Backward, Backward]
     assert solo.agent.counts["over_share"] == 1 and solo.agent.counts["trained"] == 6
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=40), st.floats(0.05, 1.0), st.integers(1, 5))
+def test_no_device_has_more_than_its_share_of_an_entry_and_all_it_sent_is_in_the_log_once(
+    came: list[tuple[str, bool]], share: float, k: int
+) -> None:
+    """Contributions in any order, deadlines between them; whoever is not answered sends the same again."""
+    made, most = host(device_share_max=share, buffer_contributions=k), ceil(share * k)
+    owed: list[StepId] = []
+    made_by: Counter[str] = Counter()
+
+    def say(step: StepId) -> None:
+        held, before = made.agent.waiting, made.agent.counts["over_share"]
+        made.say(step.client, contribution(step))
+        if made.agent.counts["over_share"] > before:
+            assert made.agent.waiting == held >= most and made.effects == [] and made.timers["deadline"] > 0
+        if step not in owed:
+            owed.append(step)
+
+    for device, deadline in came:
+        made_by[device] += 1
+        say(StepId(device, 1, made_by[device]))
+        if deadline:
+            made.feed(TimerFired("deadline"))
+            made.settle()
+    for _ in came:
+        for step in owed:
+            say(step)
+        made.feed(TimerFired("deadline"))
+        made.settle()
+    entries = [record.entry for record in made.records if isinstance(record, EntryCommitted)]
+    assert sorted(term.step for entry in entries for term in entry.terms) == sorted(owed)
+    for entry in entries:
+        assert max(Counter(term.step.client for term in entry.terms).values()) <= most
+
+
+def test_a_device_beyond_its_share_of_an_entry_waits_for_the_next_one() -> None:
+    made = host(device_share_max=0.5, buffer_contributions=4)
+    steps = [StepId("a", 1, number) for number in (1, 2, 3)]
+    for step in steps:
+        made.say("a", contribution(step))
+    assert (made.agent.waiting, made.agent.counts["over_share"]) == (2, 1)
+    made.say("b", contribution(StepId("b", 1, 1)))
+    made.say("c", contribution(StepId("c", 1, 1)))
+    assert made.agent.log.head == 1
+    made.say("a", contribution(steps[2]))
+    assert made.agent.waiting == 1
+    made.feed(TimerFired("deadline"))
+    assert [message.step for message in made.sent(Accepted)] == steps[2:]

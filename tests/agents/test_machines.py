@@ -85,6 +85,7 @@ class WholeSystem(RuleBasedStateMachine):
         outbox=st.booleans(),
         checkpoints=st.sampled_from([0, 1, 2]),
         stop_at=st.sampled_from([0.0, 0.0, 0.25, 0.5]),
+        device_share_max=st.sampled_from([1.0, 0.5, 0.1]),
     )
     def begin(
         self,
