@@ -33,7 +33,7 @@ def test_whoever_keeps_the_limit_is_never_dropped(extra: list[float], burst: int
 @given(gaps=pauses, blamed=some.booleans())
 def test_nobody_gets_more_than_its_share_and_others_do_not_notice(gaps: list[float], blamed: bool) -> None:
     gate, now, admitted, refilled = Gate(LIMITED), 0.0, 0, 20.0
-    for gap in gaps:
+    for number, gap in enumerate(gaps):
         now += gap / 30
         before = gate.quarantines
         if gate.admits("flooder", now):
@@ -42,7 +42,7 @@ def test_nobody_gets_more_than_its_share_and_others_do_not_notice(gaps: list[flo
                 gate.blame("flooder", now)
         if gate.quarantines > before:
             refilled += 20.0  # a full bucket waits behind each quarantine
-        assert gate.admits("honest" + str(admitted), now)
+        assert gate.admits(f"honest{number}", now)  # each says one thing
     assert admitted <= refilled + 10 * now + 1
 
 
