@@ -61,8 +61,14 @@ def _section(name: str, table: Any, definitions: dict[str, Any]) -> list[str]:
     for key, node in table["properties"].items():
         default = node.get("default")
         shown = "" if "default" not in node or default is None or isinstance(default, dict | list) else f"`{_toml(default)}`"
-        rows.append(f"| `{key}` | {_type(node, definitions)} | {shown} | {_words(node.get('description', ''))} |")
+        rows.append(f"| `{key}` | {_type(node, definitions)} | {shown} | {_words(_about(node, definitions))} |")
     return [_words(table.get("description", "")) + "\n", *rows]
+
+
+def _about(node: Any, definitions: dict[str, Any]) -> str:
+    """Of a key that is a table and has no words of its own: the table's first paragraph."""
+    own = node.get("description", "")
+    return own or " ".join(str(definitions[kind].get("description", "")).split("\n\n")[0] for kind in _kinds(node)[:1])
 
 
 def _kinds(node: Any) -> list[str]:
