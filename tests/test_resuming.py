@@ -159,17 +159,36 @@ def test_a_killed_run_goes_on_from_its_servers_last_checkpoint_and_forgets_what_
         file.write(b'{"time_s":1e9,"client_st')
     with (folder / "trace.msgpack").open("ab") as file:
         file.write(b"\xc6\x00\x00\x01\x00torn")
-    records = LogStore.read(folder / "log.sqlite").records
-    (folder / "log.sqlite").unlink()
-    with LogStore(folder / "log.sqlite", durable=False, meta={"scenario": "quickstart", "seed": "0"}) as store:
-        for record in records[: 2 + len([each for each in records if isinstance(each, ClientJoined)])]:
-            store.append(record)
-        head = store.head
+    head = shorten_log(folder, 2 + sum(isinstance(each, ClientJoined) for each in LogStore.read(folder / "log.sqlite").records))
     assert head < max(point.version for point in curve_lines(folder)), "this shows nothing: no evaluation was lost"
     assert go_on(folder)
     assert assembly.replay(folder).agrees and sum(len(entry.terms) for entry in entries(folder)) == 40
     times = [point.time_s for point in curve(folder)]
     assert times == sorted(times) and times[-1] < 1e9
+    versions = [point.version for point in curve(folder)]
+    assert versions == sorted(versions), "what was evaluated of lost versions is forgotten"
+
+
+def shorten_log(folder: Path, records: int) -> int:
+    """Keep so many records; returns the head that is left."""
+    kept = LogStore.read(folder / "log.sqlite").records[:records]
+    (folder / "log.sqlite").unlink()
+    with LogStore(folder / "log.sqlite", durable=False, meta={"scenario": "quickstart", "seed": "0"}) as store:
+        for record in kept:
+            store.append(record)
+        return store.head
+
+
+def test_devices_whose_joining_was_lost_are_not_taken_for_repetitions(tmp_path: Path) -> None:
+    """They get their former incarnation again, and the server's checkpoint knows steps of it."""
+    folder = tmp_path / "run"
+    run(folder, 400, **{"server.checkpoint_every_steps": 5})
+    assert shorten_log(folder, 2) == 0
+    stopped = stopped_run(folder)
+    assert stopped.checkpoint.steps, "this shows nothing: the checkpoint has no journal"
+    summary = assembly.simulate(stopped.scenario, folder=folder, control=False, stopped=stopped)
+    counts = summary.counts
+    assert (counts["smashed_refused"], counts["smashed_duplicate"], counts["abandoned"]) == (0, 0, 0)
 
 
 def curve_lines(folder: Path) -> list[Evaluation]:
