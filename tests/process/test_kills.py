@@ -25,7 +25,7 @@ def told(what: str, outcome: Outcome) -> str:
     )
 
 
-def check(forks: Zygote, tmp_path: Path, plan: Campaign) -> None:
+def check(forks: Zygote, tmp_path: Path, plan: Campaign, within: float) -> None:
     (tmp_path / "calm").mkdir()
     (tmp_path / "killed").mkdir()
     calm = run_campaign(forks, tmp_path / "calm", STEADY, replace(plan, agent_kills=0, broker_kills=0))
@@ -38,14 +38,14 @@ def check(forks: Zygote, tmp_path: Path, plan: Campaign) -> None:
     assert killed.wiped >= plan.broker_kills // 2
     assert min(kills[name] for name in ("aggregator", "split_server")) >= plan.agent_kills // 5
     assert len(killed.heard.accepted) > 0.9 * plan.steps
-    # 0.03 is the aim and was mostly met; one run of this length ended 0.038 below (docs/reliability.md).
-    assert killed.accuracy >= calm.accuracy - 0.06
+    assert killed.accuracy >= calm.accuracy - within
 
 
 def test_fifty_kills_of_agents_and_ten_of_the_broker(forks: Zygote, tmp_path: Path) -> None:
-    check(forks, tmp_path, Campaign(agent_kills=50, broker_kills=10))
+    # 0.03 is the aim and was mostly met; one run of this length ended 0.038 below (docs/reliability.md).
+    check(forks, tmp_path, Campaign(agent_kills=50, broker_kills=10), within=0.06)
 
 
 @pytest.mark.soak
 def test_a_thousand_kills_of_agents_and_two_hundred_of_the_broker(forks: Zygote, tmp_path: Path) -> None:
-    check(forks, tmp_path, Campaign(agent_kills=1000, broker_kills=200, steps=14_400, patience_s=1800, seed=1))
+    check(forks, tmp_path, Campaign(agent_kills=1000, broker_kills=200, steps=14_400, patience_s=1800, seed=1), within=0.03)
