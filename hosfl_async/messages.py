@@ -235,9 +235,11 @@ class Accepted(Message, frozen=True, tag=True):
 
 
 class Refused(Message, frozen=True, tag=True):
-    """The step will never be in the log. ``stale``: its weight is zero. ``fenced``: another incarnation has taken over, or none was
-    granted. ``superseded``: older than the answers remembered for this client. ``malformed``: wrong number of probes, a base version
-    of the future, or a coefficient beyond float32. ``finished``: the run is over."""
+    """This message puts nothing into the log, now or later; under ``fenced`` and ``superseded`` an earlier copy of it may have.
+
+    ``stale``: its weight is zero. ``fenced``: another incarnation has taken over, or none was granted. ``superseded``: older than the
+    answers remembered for this client. ``malformed``: wrong number of probes, a base version of the future, or a coefficient beyond
+    float32. ``finished``: the run is over."""
 
     step: StepId
     reason: Literal["stale", "fenced", "superseded", "malformed", "finished"]

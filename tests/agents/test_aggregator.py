@@ -211,6 +211,15 @@ def test_only_the_granted_incarnation_counts() -> None:
     assert made.agent.counts["fenced"] == 3
 
 
+def test_a_late_copy_of_a_former_lifes_accepted_step_is_fenced_off_and_changes_nothing() -> None:
+    """A broker that was killed may hand a frame over again after its client's next life has joined."""
+    made = host("a", buffer_contributions=1)
+    assert made.contribute("a", 1) == [Accepted(StepId("a", 1, 1), 1, 1)]
+    made.join("a", boot=2)
+    assert made.contribute("a", 1, incarnation=1) == [Refused(StepId("a", 1, 1), "fenced", 1)]
+    assert made.agent.log.head == 1 and [term.step for term in made.agent.log.after(0, 9)[0].terms] == [StepId("a", 1, 1)]
+
+
 def test_a_step_of_an_older_incarnation_that_waits_in_the_buffer_is_still_committed() -> None:
     made = host()
     made.contribute("a", 1)
