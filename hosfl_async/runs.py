@@ -228,8 +228,14 @@ def _place(folder: str | Path | None, name: str) -> tuple[TemporaryDirectory[str
 def _teller(progress: bool | Told | None) -> Told | None:
     if callable(progress):
         return progress
-    wanted = "ipykernel" in sys.modules if progress is None else progress
+    wanted = _in_notebook() if progress is None else progress
     return (lambda line: print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)) if wanted else None
+
+
+def _in_notebook() -> bool:
+    """Whether a kernel runs this code; that somebody has imported one, as a script that runs notebooks does, is not enough."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _finish(tell: Told | None) -> None:

@@ -62,6 +62,7 @@ def test_progress_is_told_to_whoever_asks(capsys: pytest.CaptureFixture[str]) ->
     small = load_scenario("quickstart", SMALL | {"aggregator.client_steps": 5})
     simulate(small, control=False, progress=lines.append)
     assert any("step 5/5" in line for line in lines)
+    pytest.importorskip("ipykernel", reason="needs the extra docs")  # imported by a script that runs notebooks, it makes no notebook of it
     simulate(small, control=False)
     assert capsys.readouterr() == ("", ""), "a script is not talked into"
     simulate(small, control=False, progress=True)

@@ -203,6 +203,10 @@ def small_scenarios(draw: Any) -> Scenario:
     if not entry.synchronous:
         tables["client"]["steps_unanswered_max"] = draw(st.integers(1, 3))
         tables["server"]["staleness"] = draw(_STALENESS)
+    for key, fixed in entry.fixes.items():  # what was drawn against the method's own definition would only be thrown away
+        table, _, name = key.partition(".")
+        if name in tables[table]:
+            tables[table][name] = fixed
     try:
         return scenario_of_tables(tables, "generated")
     except SettingsError:  # two settings that cannot stand together, or that a method does not have
