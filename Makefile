@@ -72,7 +72,8 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
 	@$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[devices]' \
-		| { grep --line-buffered -E '^ *(Downloading|Using cached|Installing|ERROR)' || true; }
+		| { grep --line-buffered -E '^ *(Downloading|Using cached|Installing|ERROR)' || true; } \
+		| sed -u -E 's/^(Installing) collected packages.*/\1 them/'
 	@touch $@
 
 $(READY_TEST): $(READY)
