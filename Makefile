@@ -16,12 +16,12 @@ READY := .venv/ready
 READY_TEST := .venv/ready-test
 READY_DOCS := .venv/ready-docs
 PRETRAINED := memory_truth skip_feedback
-BENCHMARKS := $(filter-out __init__ $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ study $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help simulate live devices test lint check docs bench pretrained soak tracking clean
+.PHONY: help simulate live devices test lint check docs bench pretrained results results-full soak tracking clean
 
 help: ## what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo '  SCENARIO=scenarios/stragglers.toml chooses another run, OPTIONS="--seed 7" adds to its command line.'
 
 simulate: $(READY) ## train twenty clients in virtual time, on one thread
@@ -53,6 +53,14 @@ bench: $(READY_TEST) ## the figures that the documents quote
 pretrained: $(READY_TEST) ## the figures on pretrained models: fetches some 200 MB first, takes an hour or more
 	$(BIN)/hosfl data fetch snippets minilm smollm2 efficientnet_lite0
 	@for name in $(PRETRAINED); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+
+results: $(READY_TEST) ## the tables of docs/results.md that take minutes, asked again
+	$(BIN)/hosfl data fetch fashion_mnist watch
+	$(BIN)/python -m benchmarks.study --size small -j 2
+
+results-full: $(READY_TEST) ## and those that take hours: fetches pretrained models first
+	$(BIN)/hosfl data fetch fashion_mnist watch snippets minilm smollm2 efficientnet_lite0
+	$(BIN)/python -m benchmarks.study --size full -j 2
 
 soak: $(READY_DOCS) ## long campaigns: many more examples, schedules and planted bugs
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(PYTEST_OPTIONS)
