@@ -10,31 +10,14 @@ from pathlib import Path
 import click
 import pytest
 import typer
+from told_commands import DOCUMENTS, FENCED, told_in
 
 from hosfl_async.cli import app
 from hosfl_async.cli.app import guarded
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [
-    path for path in sorted(ROOT.rglob("*.md")) if not {".venv", "site", "node_modules", "runs"} & set(path.relative_to(ROOT).parts[:-1])
-]
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`((?:\.venv/bin/)?hosfl [a-z][^`]*|(?:\.venv/bin/)?python -m benchmarks[^`]*)`")
 FOR_LATER = ("hosfl doctor", "hosfl agent")
 """Of the tutorial: they need a broker, or run until somebody ends them; ``tests/process`` runs them."""
-
-
-NO_COMMANDS = ("hosfl trace 1",)
-"""The first line of a trace file."""
-
-
-def told_in(text: str) -> list[str]:
-    """Commands in blocks, whose lines a backslash may continue, and between backticks."""
-    blocks = [block.replace("\\\n", " ") for kind, block in FENCED.findall(text) if kind in ("", "sh", "bash", "console")]
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    commands = [*lines, *(found.replace("\n", " ") for found in INLINE.findall(FENCED.sub("", text)))]
-    told = [one.removeprefix(".venv/bin/") for one in commands]
-    return [one for one in told if re.match("hosfl [a-z]|python -m benchmarks", one) and one not in NO_COMMANDS]
 
 
 def wrong_with(command: str) -> str:

@@ -1,70 +1,29 @@
-"""Commands in the documents and in the help texts run as they are told, in one folder; those that do not are here, with the reason.
+"""Commands of the documents and of the help texts that work on what is there run as they are told, in one folder.
 
-A command that is new in a document and is neither of the two is a failure: whoever writes it says which it is.
+Those that train, follow, deploy, fetch, export or measure have test files of their own (``told_commands.KINDS``); none is left out.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from test_told_commands import DOCUMENTS, told_in, wrong_with
+from test_told_commands import wrong_with
+from told_commands import COMMANDS, DOCUMENTS, KINDS, NAMED, PLACEHOLDERS, ROOT, TOLD, WORDS, kind_of, of_kind, words_of
 
 from hosfl_async import simulate
 from hosfl_async.cli import app
 from hosfl_async.cli.app import guarded
-
-ROOT = Path(__file__).parent.parent
-
-NOT_RUN = {
-    r"hosfl (simulate|live|compare|sweep|hunt)\b": "trains, for seconds to hours: tests/e2e runs each with fewer steps",
-    r"hosfl (watch|dashboard)\b(?!.*--once)": "follows until somebody ends it: test_watching.py, test_dashboard.py",
-    r"hosfl (agent|doctor|fleet|devices|broker)\b": "needs a broker, or runs until somebody ends it: tests/process",
-    r"hosfl data fetch\b": "fetches from a registry: tests/assets has packages of its own",
-    r"hosfl export\b": "needs tracking tools that are no part of the test extra: tests of tracking run it with those that are there",
-    r"python -m benchmarks\b": "takes minutes: tests/test_benchmarks.py runs small cases",
-}
-"""Which commands, and why not here."""
 
 SMALL = {"aggregator.client_steps": 60, "server.evaluate_every_steps": 30, "expect.accuracy_min": 0.0}
 SCENARIO = '# mine.toml\nextends = "quickstart"\nname = "mine"\n'
 BROKER = "mqtts://broker.example:8883"
 
 
-def commands_of(group: Any, name: str = "hosfl") -> Iterator[tuple[str, Any]]:
-    """Every command by its full name."""
-    for word, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands_of(command, f"{name} {word}")
-        else:
-            yield f"{name} {word}", command
-
-
-COMMANDS = dict(commands_of(typer.main.get_command(app)))
-
-
-def only_named(command: str) -> bool:
-    """Words in a sentence, without what they work on: ``hosfl live``, ``hosfl provision init``."""
-    known = COMMANDS.get(command)
-    unfinished = known is None and command.partition("|")[0] in {name[: len(command.partition("|")[0])] for name in COMMANDS}
-    return unfinished or (known is not None and any(parameter.required for parameter in known.params))
-
-
-def is_left_out(command: str) -> bool:
-    return any(re.match(kind, command) for kind in NOT_RUN)
-
-
-EXAMPLES = [str(command.epilog or "").removeprefix("Example: ") for command in COMMANDS.values()]
-TOLD = sorted({command for document in DOCUMENTS for command in told_in(document.read_text()) if not only_named(command)} | {*EXAMPLES})
-RUN = sorted(
-    {re.sub(r"\b(runs/)?(RUN\b(\.\.\.)?|first\b|live-seed0)", "runs/RUN", command) for command in TOLD if not is_left_out(command)}
-)
+RUN = sorted({re.sub(r"\b(runs/)?(RUN\b(\.\.\.)?|first\b|live-seed0)", "runs/RUN", command) for command in of_kind("plain")})
 """A run is called many things; what then is the same command is run once."""
 
 
@@ -81,9 +40,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pipes(command: str) -> list[str]:
+    """``hosfl provision init|device`` is two commands."""
+    first, _, last = command.rpartition(" ")
+    return [f"{first} {word}" for word in last.split("|")]
+
+
 def ran(command: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """Exit code of a command that is run in that folder; a shell's redirection is left out."""
-    words = shlex.split(command.partition(" > ")[0].replace("client-3/17", "client-3/1"), comments=True)
+    words = words_of(command.replace("client-3/17", "client-3/1"))
     assert words[0] == "hosfl"
     monkeypatch.chdir(place)
     monkeypatch.setattr("sys.argv", words)
@@ -116,6 +81,30 @@ def test_the_help_of_a_command_has_an_example_that_exists(name: str) -> None:
     assert example.startswith(name) and not wrong_with(example.partition(" > ")[0])
 
 
-def test_every_reason_has_commands_and_some_are_run() -> None:
-    assert not [kind for kind in NOT_RUN if not any(re.match(kind, command) for command in TOLD)]
+@pytest.mark.parametrize("command", [way for command in NAMED for way in pipes(command)])
+def test_a_command_that_lacks_what_it_works_on_says_so(command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A sentence names it; whoever types no more than that is told what is missing, in one line, or is shown the commands of its group."""
+    assert ran(command, place, monkeypatch) == 2
+    told = capsys.readouterr()
+    one_line = len(told.err.splitlines()) == 1 and (
+        "expected" in told.err or ("Missing" in told.err and f"see {command} --help" in told.err)
+    )
+    assert one_line or "Usage" in told.out + told.err, told
+
+
+NOT_RUN = ("following", "deployment", "fetching", "export", "benchmark")
+"""Kinds of which so far only the words are checked."""
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NOT_RUN])
+def test_every_kind_has_commands_and_a_file_that_runs_them(kind: str) -> None:
+    file = ROOT / "tests" / KINDS[kind][1]
+    assert of_kind(kind) and re.search(rf'of_kind\((?:"\w+", )?"{kind}"', file.read_text())
+
+
+def test_no_told_command_is_forgotten() -> None:
+    """Each is named only, or of a kind; and a choice for what the reader chooses is one that the documents tell."""
+    assert sorted(NAMED + [command for command in TOLD if kind_of(command) in KINDS]) == WORDS
     assert {"story", "replay", "report", "picture", "check", "schema", "calibrate", "watch"} <= {command.split()[1] for command in RUN}
+    texts = " ".join(document.read_text() for document in DOCUMENTS)
+    assert all(word in texts for choice in PLACEHOLDERS.values() for word in choice.split("=")[0].split() if word.startswith("--"))

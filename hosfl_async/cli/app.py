@@ -43,7 +43,7 @@ def main() -> None:
 def guarded(run: Callable[..., Any]) -> int:
     """Every error that we raise on purpose, and every wrong use of the command, is one line."""
     try:
-        code = int(run(standalone_mode=False) or 0)  # typer returns the code of an Exit, and 130 for an interrupt
+        code = int(run(standalone_mode=False, prog_name="hosfl") or 0)  # typer returns the code of an Exit, and 130 for an interrupt
     except HosflError as problem:
         return complain(problem)
     except KeyboardInterrupt:
@@ -51,7 +51,14 @@ def guarded(run: Callable[..., Any]) -> int:
     except Exception as problem:
         if not type(problem).__module__.startswith(("click", "typer")):
             raise
-        return complain(problem) if str(problem) else 2  # called without a command, it has shown its help
+        return complain(_misuse(problem)) if str(problem) else 2  # called without a command, it has shown its help
     if code == INTERRUPTED:
         errors.print("interrupted; what is in the run folder can be replayed, and a single run goes on with --resume")
     return code
+
+
+def _misuse(problem: Any) -> str:
+    """Which option or argument is missing or wrong, and of which command; the library's exceptions tell both, their text not always."""
+    told = problem.format_message().rstrip(".") if hasattr(problem, "format_message") else str(problem)
+    context = getattr(problem, "ctx", None)
+    return f"{told}; see {context.command_path} --help" if context is not None else told

@@ -72,10 +72,10 @@ def tell(summary: Any, as_json: bool, folder: Path | None) -> None:
         raise typer.Exit(1)
 
 
-def complain(problem: Exception) -> int:
+def complain(problem: Exception | str) -> int:
     errors.print(f"[red]error:[/red] {_plain(problem)}")
     return 2
 
 
-def _plain(problem: Exception) -> str:
+def _plain(problem: Exception | str) -> str:
     return str(problem).replace("[", r"\[")
