@@ -54,7 +54,14 @@ def new_client(model: SplitModel) -> tuple[ClientLearner, torch.Tensor]:
     store = VersionStore(model.client, lambda: model.client.initial(RUN_KEY), RUN_KEY)
     prober = new_prober(model.client, RUN_KEY, DEFAULT_ZEROTH_ORDER)
     bench = Workbench(
-        model, prober, BatchSampler(0, BATCH), images, labels, 1e-3, CutTraffic(DEFAULT_CUT, RUN_KEY), lambda: SkipFeedback(model.client)
+        model,
+        prober,
+        BatchSampler(0, BATCH),
+        images,
+        labels,
+        1e-3,
+        CutTraffic(DEFAULT_CUT, RUN_KEY),
+        lambda: SkipFeedback(model.client, "skip"),
     )
     return ClientLearner(store, bench, np.arange(256)), images[:BATCH].clone()
 

@@ -7,7 +7,8 @@ in the same process.
 
 * inference: a forward pass of the client half;
 * probes: anchor, five perturbed forward passes, projection;
-* skip feedback: the anchor's forward pass with its notes, and the second one with the outer products;
+* skip feedback: the anchor's forward pass with its notes, and the second one with the outer products; gated: with the way down through the
+  feed-forward branches;
 * back-propagation: of the whole client half;
 * recomputed: back-propagation that keeps the boundaries of the blocks and runs each block's forward pass again
   (activation checkpointing, arXiv:1604.06174): first order's honest rival in memory.
@@ -39,7 +40,7 @@ from hosfl_async.learning.zeroth_order import forward, project
 from hosfl_async.messages import StepId
 
 SAMPLES, TOKENS, VOCABULARY, PROBES, REPEATS = 32, 48, 1000, 5, 5
-WAYS = ("inference", "probes", "skip_feedback", "back_propagation", "recomputed")
+WAYS = ("inference", "probes", "skip_feedback", "gated_feedback", "back_propagation", "recomputed")
 
 
 def run_way(way: str, trainable: str) -> dict[str, float]:
@@ -51,7 +52,7 @@ def run_way(way: str, trainable: str) -> dict[str, float]:
     views = half.views(theta)
     batch = torch.arange(SAMPLES * TOKENS, dtype=torch.int32).view(SAMPLES, TOKENS) % VOCABULARY
     dual = torch.full((SAMPLES * TOKENS, 384), 1e-3)
-    feedback = SkipFeedback(half) if way == "skip_feedback" else None
+    feedback = SkipFeedback(half, "gated" if way == "gated_feedback" else "skip") if way.endswith("_feedback") else None
     prober = new_prober(half, bytes(16), ZerothOrderSettings()) if way == "probes" else None
     if way == "recomputed":
         for block in half.module.blocks:  # type: ignore[union-attr]
@@ -61,9 +62,9 @@ def run_way(way: str, trainable: str) -> dict[str, float]:
         anchor = forward(half, views, batch)
         project(prober.differences(theta, views, batch, anchor, StepId("client-1", 1, 1), PROBES), dual.numpy(), 1e-3)  # type: ignore[union-attr]
 
-    def skip_feedback() -> None:
-        _, rho = feedback.forward(views, batch)  # type: ignore[union-attr]
-        feedback.gradient(views, batch, dual, rho)  # type: ignore[union-attr]
+    def feed_back() -> None:
+        _, noted = feedback.forward(views, batch)  # type: ignore[union-attr]
+        feedback.gradient(views, batch, dual, noted)  # type: ignore[union-attr]
 
     def first_order() -> None:
         forward(half, views, batch)
@@ -72,7 +73,8 @@ def run_way(way: str, trainable: str) -> dict[str, float]:
     ways: dict[str, Callable[[], object]] = {
         "inference": lambda: forward(half, views, batch),
         "probes": probes,
-        "skip_feedback": skip_feedback,
+        "skip_feedback": feed_back,
+        "gated_feedback": feed_back,
         "back_propagation": lambda: client_gradient(half, views, batch, dual),
         "recomputed": first_order,
     }

@@ -50,13 +50,18 @@ class Way(NamedTuple):
 WAYS = {
     "frozen": Way("none", "lora_writers", 0.0, 1),
     "hosfl": Way("probes", "lora_writers", 1e-3, 1 + PROBES),
-    "skip_lora": Way("feedback", "lora_writers", 1e-3, 2.1),
+    "skip_lora": Way("skip", "lora_writers", 1e-3, 2.1),
+    "gated_lora": Way("gated", "lora_writers", 1e-3, 2.9),
     "first_lora": Way("gradient", "lora_writers", 1e-3, 3),
     "first_lora_qv": Way("gradient", "lora", 1e-3, 3),
-    "skip_writers": Way("feedback", "writers", 1e-4, 2.5),
+    "skip_writers": Way("skip", "writers", 1e-4, 2.5),
+    "gated_writers": Way("gated", "writers", 1e-4, 3.3),
     "first_writers": Way("gradient", "writers", 1e-4, 3),
     "last_writer": Way("last", "writers", 1e-4, 2.2),
 }
+
+
+FED_BACK_BY = ("skip", "gated", "last")
 
 
 class Client:
@@ -70,7 +75,7 @@ class Client:
         settings = ZerothOrderSettings()
         self.mu, self.prober = settings.mu, new_prober(self.half, self.run_key, settings)
         self.perturber = new_perturber(self.half, settings)
-        self.feedback = SkipFeedback(self.half) if way.estimator in ("feedback", "last") else None
+        self.feedback = SkipFeedback(self.half, "gated" if way.estimator == "gated" else "skip") if way.estimator in FED_BACK_BY else None
 
     def forward(self, batch: torch.Tensor) -> tuple[Activations, Any]:
         return self.feedback.forward(self.views, batch) if self.feedback else (forward(self.half, self.views, batch), None)
@@ -143,7 +148,7 @@ def run(name: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 def angles(options: argparse.Namespace) -> None:
     """Cosine with the true gradient, for each learnt parameter from the bottom up, over a few batches."""
-    for name in ("hosfl", "skip_lora", "skip_writers"):
+    for name in ("hosfl", "skip_lora", "gated_lora", "skip_writers", "gated_writers"):
         trial = Trial(WAYS[name], options, 0)
         client, found = trial.client, []
         server_only = Trial(WAYS["frozen"]._replace(trainable=WAYS[name].trainable), options, 0)

@@ -146,6 +146,6 @@ class LearnerFactory:
         prober = new_prober(model.client, self.run_key, self.zeroth_order)
         sampler = BatchSampler(self.seed, self.task.batch_size)
         cut, shared = CutTraffic(self.cut, self.run_key), self.zeroth_order.directions == "per_version"
-        feedback = cache(lambda: SkipFeedback(model.client))
+        feedback = cache(lambda: SkipFeedback(model.client, self.zeroth_order.feedback))
         pool = ForwardPool(model.client, together_max) if together_max > 1 else None
         return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, cut, feedback, shared, pool)

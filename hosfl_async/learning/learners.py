@@ -46,7 +46,7 @@ from hosfl_async.learning.forward_pool import ForwardPool
 from hosfl_async.learning.golden import joining_proof
 from hosfl_async.learning.losses import slopes
 from hosfl_async.learning.sequences import as_bytes, from_bytes, lengths_beside, take
-from hosfl_async.learning.skip_feedback import SkipFeedback
+from hosfl_async.learning.skip_feedback import Noted, SkipFeedback
 from hosfl_async.learning.split_model import SplitModel
 from hosfl_async.learning.tensors import to_array, to_data, to_torch
 from hosfl_async.learning.version_store import VersionStore
@@ -154,7 +154,7 @@ class _Anchor:
     activations: Activations
     labels: NDArray[np.int64]
     differences: Activations | None = None
-    rho: torch.Tensor | None = None
+    noted: Noted | None = None
     """What the feedback needs of the forward pass."""
 
 
@@ -210,10 +210,10 @@ class ClientLearner(_Follower):
         self._anchor = None
         batch, labels = self._batch(batch_of or step)
         if feedback:
-            activations, rho = self._bench.feedback().forward(self._held.views, batch)
+            activations, noted = self._bench.feedback().forward(self._held.views, batch)
         else:
-            activations, rho = forward(self._bench.model.client, self._held.views, batch), None
-        self._anchor = _Anchor(step, base_version, batch, activations, labels, rho=rho)
+            activations, noted = forward(self._bench.model.client, self._held.views, batch), None
+        self._anchor = _Anchor(step, base_version, batch, activations, labels, noted=noted)
         return self._anchor
 
     def begin(self, job: Any) -> None:
@@ -286,10 +286,10 @@ class ClientLearner(_Follower):
         dual = received(job.dual, anchor.activations.shape, f"dual of step {job.step}")
         if isinstance(job, jobs.BackPropagate):
             gradient = client_gradient(self._bench.model.client, self._held.views, anchor.batch, to_torch(dual))
-        elif anchor.rho is None:
+        elif anchor.noted is None:
             raise LearnerError(f"step {job.step}: feedback wanted, and its forward pass noted nothing for it")
         else:
-            gradient = self._bench.feedback().gradient(self._held.views, anchor.batch, to_torch(dual), anchor.rho)
+            gradient = self._bench.feedback().gradient(self._held.views, anchor.batch, to_torch(dual), anchor.noted)
         self._anchor = None
         if not np.isfinite(gradient).all():
             raise LearnerError(f"step {job.step}: the gradient is not finite")

@@ -107,6 +107,7 @@ class Reference:
         self.sampler = BatchSampler(seed, task.batch_size)
         self.run_key = named_key("run", seed)
         self.mu, self.learning_rate, self.contributions = zeroth_order.mu, learning_rate, contributions
+        self.feedback = zeroth_order.feedback
         self.prober = new_prober(self.model.client, self.run_key, zeroth_order)
         self.perturber = new_perturber(self.model.client, zeroth_order)
         self.shared, self.location, self.trim_share = zeroth_order.directions == "per_version", location, trim_share
@@ -185,9 +186,9 @@ class Reference:
         """Skip feedback: the client carries the dual down to its residual writers, at the step's own version."""
         done = self.steps[step]
         assert done.dual is not None, f"step {step} is fed back before its dual is known"
-        views, feedback = self.model.client.views(self.theta_c[done.base_version]), SkipFeedback(self.model.client)
-        _, rho = feedback.forward(views, done.batch)
-        done.gradient = feedback.gradient(views, done.batch, torch.tensor(done.dual), rho).tobytes()
+        views, feedback = self.model.client.views(self.theta_c[done.base_version]), SkipFeedback(self.model.client, self.feedback)
+        _, noted = feedback.forward(views, done.batch)
+        done.gradient = feedback.gradient(views, done.batch, torch.tensor(done.dual), noted).tobytes()
 
     def perturbed(self, step: StepId, probes: int) -> None:
         """The rival without a dual: the activations of the perturbed forwards, which the client sends beside the anchor's."""

@@ -14,9 +14,19 @@ So e_k is exact given delta_k, and the last writer's gradient is exact. Those be
 feedback (direct feedback alignment, arXiv:1609.01596; feedback alignment, arXiv:1411.0247) whose feedback matrix is the identity that
 the architecture has itself. docs/results.md has the angles to the true gradient, and what it wins.
 
-No graph and no activation is kept. The way down needs, of each writer, one number for each token, rho, noted by the anchor's forward pass.
-When the dual has come a second forward pass goes from the bottom up, and the outer product of a writer is formed in passing, from
-the input that is there anyway: the memory of inference, two forward passes, and the outer products. What is learnt must be learnt in
+*Gated* feedback sends the dual down through the feed-forward branches W_k act(V u), too. Back-propagation wants the slope of the activation
+function for each unit and token; here a unit has two, the mean over its values above zero and the mean over those below, so one bit says
+which, the unit's *gate*, for each unit and token. With p = rho_k gamma_k delta_k less its mean over each token's elements, which a
+normalisation takes out and a branch would amplify::
+
+    delta_(k-1) = p + V^T ((W_k^T p) * slope of the gate)        past the branch, and through it
+
+Attention branches are still passed by.
+
+No graph and no activation is kept. The way down needs, of each writer, one number for each token, rho, noted by the anchor's forward pass,
+and the gates if they are wanted. When the dual has come a second forward pass goes from the bottom up, and the outer product of a writer
+is formed in passing, from the input that is there anyway. So it takes the memory of inference, with gates one stream for each block beside
+it; two forward passes and the outer products, with gates two products of each feed-forward layer. What is learnt must be learnt in
 writers: their matrices, adapters beside them (LoRA) and the vectors of their normalisations.
 """
 
@@ -24,26 +34,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.encoders import ClientBlocks
 from hosfl_async.learning.perturbation import Vector, aligned_vector
 from hosfl_async.learning.sequences import PADDING
-from hosfl_async.learning.settings import FED_BACK
+from hosfl_async.learning.settings import FED_BACK, Feedback
 from hosfl_async.learning.split_model import Half, Views
 from hosfl_async.learning.zeroth_order import Activations
+
+SLOPE_STEP = 2.0**-6
+"""Half the interval over which a slope is taken: by differences, so that any activation function will do."""
+
+
+class Gates(NamedTuple):
+    """Of one feed-forward branch. ``open``: bits, (tokens, units / 8); ``slopes``: of closed and open, (2, units)."""
+
+    open: NDArray[np.uint8]
+    slopes: Tensor
+
+    def slope(self) -> Tensor:
+        """Of each token's units, (tokens, units)."""
+        is_open = torch.from_numpy(np.unpackbits(self.open, axis=1, count=self.slopes.shape[1])).bool()
+        return torch.where(is_open, self.slopes[1], self.slopes[0])
+
+
+class Noted(NamedTuple):
+    """What a forward pass leaves for the way down. ``rho``: (writers, tokens); ``gates``: one for each block, or none at all."""
+
+    rho: Tensor
+    gates: tuple[Gates, ...] = ()
 
 
 class SkipFeedback:
     """The skip feedback of one client half."""
 
-    def __init__(self, half: Half) -> None:
+    def __init__(self, half: Half, feedback: Feedback) -> None:
         """Raises ``SettingsError`` where the half has no skip path that we know, or learns something that no writer holds."""
-        self._half = half
+        self._half, self._gated = half, feedback == "gated"
         self._writers = writers_of(half.module)
         held = {id(parameter) for writer in self._writers for part in _parts(writer) for parameter in part.parameters()}
         if not all(id(parameter) in held for parameter in half.parameters):
@@ -51,40 +85,84 @@ class SkipFeedback:
             raise SettingsError("task.model.trainable", "skip feedback does not reach all that is learnt", expected=expected)
         self._place = {id(parameter): index for index, parameter in enumerate(half.parameters)}
 
-    def forward(self, views: Views, batch: Tensor) -> tuple[Activations, Tensor]:
-        """The anchor's forward pass: activations at the cut, the very ones of ``zeroth_order.forward``, and rho, (writers, tokens)."""
-        present, noted = batch != PADDING, []
+    def forward(self, views: Views, batch: Tensor) -> tuple[Activations, Noted]:
+        """The anchor's forward pass: activations at the cut, the very ones of ``zeroth_order.forward``, and what the way down needs."""
+        present = batch != PADDING
+        rho: list[Tensor] = []
+        gates: list[Gates] = []
 
         def note(norm: nn.LayerNorm) -> Callable[..., None]:
-            return lambda module, given, made: noted.append(_one_over_std(given[0][present], norm.eps))
+            return lambda module, given, made: rho.append(_one_over_std(given[0][present], norm.eps))
 
+        def gate(act: Callable[[Tensor], Tensor]) -> Callable[..., None]:
+            return lambda module, given, made: gates.append(_gates_of(made[present], act))
+
+        hooks = [writer.LayerNorm.register_forward_hook(note(writer.LayerNorm)) for writer in self._writers]
+        if self._gated:
+            hooks += [inner.dense.register_forward_hook(gate(inner.intermediate_act_fn)) for inner in self._inner()]
         self._half.bind(views)
-        with torch.inference_mode(), _hooked([writer.LayerNorm.register_forward_hook(note(writer.LayerNorm)) for writer in self._writers]):
+        with torch.inference_mode(), _hooked(hooks):
             activations: Activations = self._half.module(batch).numpy()
-            return activations, torch.stack(noted)
+            return activations, Noted(torch.stack(rho), tuple(gates))
 
-    def gradient(self, views: Views, batch: Tensor, dual: Tensor, rho: Tensor) -> Vector:
+    def gradient(self, views: Views, batch: Tensor, dual: Tensor, noted: Noted) -> Vector:
         """The gradient's stand-in, float32 (d,), by a second forward pass over the anchor's ``batch``; ``dual`` as the activations."""
         gradient, present = aligned_vector(self._half.size), batch != PADDING
         parts = self._half.views(gradient)
         self._half.bind(views)
         with torch.inference_mode():
             hooks = []
-            for writer, arriving in zip(self._writers, self._arriving(dual, rho), strict=True):
+            for writer, arriving in zip(self._writers, self._arriving(dual, noted), strict=True):
                 collect = _Collector(writer, arriving, present, self._place, parts)
                 hooks += [writer.dense.register_forward_pre_hook(collect.input), writer.LayerNorm.register_forward_hook(collect.output)]
             with _hooked(hooks):
                 self._half.module(batch)
         return gradient
 
-    def _arriving(self, dual: Tensor, rho: Tensor) -> list[Callable[[], Tensor]]:
-        """delta_k of each writer, made when it is wanted: all that is kept is a scale for each token and one for each element."""
+    def _inner(self) -> list[Any]:
+        """The first layer of each feed-forward branch: its ``dense`` and the activation function behind it."""
+        return [block.intermediate for block in self._half.module.blocks]  # type: ignore[union-attr]
+
+    def _arriving(self, dual: Tensor, noted: Noted) -> list[Callable[[], Tensor]]:
+        """delta_k of each writer, made when it is wanted: what is kept is a stream for each gated branch, and between them a scale for
+        each token and one for each element."""
         ways: list[Callable[[], Tensor]] = []
-        by_token, by_element = torch.ones(len(dual)), torch.ones(dual.shape[1])
-        for writer, own in zip(reversed(self._writers), reversed(rho), strict=True):
-            ways.append(lambda by_token=by_token, by_element=by_element: dual * by_element * by_token[:, None])  # type: ignore[misc]
+        stream, by_token, by_element = dual, torch.ones(len(dual)), torch.ones(dual.shape[1])
+        branches = self._branches(noted)
+        for writer, own in zip(reversed(self._writers), reversed(noted.rho), strict=True):
+            ways.append(lambda stream=stream, t=by_token, e=by_element: stream * e * t[:, None])  # type: ignore[misc]
             by_token, by_element = by_token * own, by_element * writer.LayerNorm.weight
+            if writer in branches:
+                inner, gates = branches[writer]
+                past = stream * by_element * by_token[:, None]
+                past -= past.mean(dim=1, keepdim=True)
+                stream = past + _through(_through(past, writer.dense).mul_(gates.slope()), inner.dense)
+                by_token, by_element = torch.ones_like(by_token), torch.ones_like(by_element)
         return ways[::-1]
+
+    def _branches(self, noted: Noted) -> dict[Any, tuple[Any, Gates]]:
+        """Writer -> first layer and gates of the feed-forward branch that it ends. That of the lowest block leads to one writer more."""
+        if not noted.gates:
+            return {}
+        return dict(zip(self._writers[1::2], zip(self._inner(), noted.gates, strict=True), strict=True))
+
+
+def _gates_of(values: Tensor, act: Callable[[Tensor], Tensor]) -> Gates:
+    """Of one branch's ``values`` before the activation function, (tokens, units)."""
+    is_open = values > 0
+    slope = (act(values + SLOPE_STEP) - act(values - SLOPE_STEP)).div_(2 * SLOPE_STEP)
+    both = torch.stack([(slope * each).sum(dim=0) / each.sum(dim=0).clamp_(min=1) for each in (~is_open, is_open)])
+    return Gates(np.packbits(is_open.numpy(), axis=1), both)
+
+
+def _through(error: Tensor, dense: Any) -> Tensor:
+    """``error`` at a layer's outputs, brought to its inputs: times the transposed matrix, adapters included."""
+    adapter = getattr(dense, "lora_A", None)
+    if adapter is None:
+        return error @ dense.weight  # type: ignore[no-any-return]
+    [name] = adapter
+    beside: Tensor = ((error * dense.scaling[name]) @ dense.lora_B[name].weight) @ adapter[name].weight
+    return beside.addmm_(error, dense.base_layer.weight)
 
 
 class _Collector:

@@ -23,8 +23,9 @@ from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, SpeedSe
 
 BACKWARD_FORWARDS = 2
 """The usual rule of thumb for a client that back-propagates: its backward pass costs two forward passes."""
-FEEDBACK_FORWARDS = 1.5
-"""A second forward pass, and the outer products of the residual writers, which are 5/12 of a block's multiplications (adapters: less)."""
+FEEDBACK_FORWARDS = 2.2
+"""A second forward pass, the outer products of the residual writers, which are 5/12 of a block's multiplications (adapters: less), and the
+way down through the feed-forward branches, another 2/3 (feedback that goes past them: less)."""
 DUAL_SHARE = 2 / 3
 """Of a training step's time: the backward pass costs two forwards, and the half of it that reaches weights is not needed."""
 

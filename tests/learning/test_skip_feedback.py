@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ from hosfl_async.learning.first_order import client_gradient
 from hosfl_async.learning.models import build_model
 from hosfl_async.learning.perturbation import Vector, signs
 from hosfl_async.learning.sequences import PADDING, take
-from hosfl_async.learning.settings import FED_BACK, FirstOrderSettings, ModelSettings, ZerothOrderSettings
-from hosfl_async.learning.skip_feedback import SkipFeedback, writers_of
+from hosfl_async.learning.settings import FED_BACK, Feedback, FirstOrderSettings, ModelSettings, ZerothOrderSettings
+from hosfl_async.learning.skip_feedback import SLOPE_STEP, SkipFeedback, _gates_of, writers_of
 from hosfl_async.learning.split_model import SplitModel, initial_theta_c
 from hosfl_async.learning.zeroth_order import forward
 from hosfl_async.messages import StepId
@@ -41,10 +41,14 @@ def dual_for(activations: Any) -> torch.Tensor:
     return torch.from_numpy(np.linspace(-1, 2, activations.size, dtype=np.float32).reshape(activations.shape) ** 3)
 
 
-def fed_back(model: SplitModel, theta: Vector, batch: torch.Tensor, dual: torch.Tensor | None = None) -> Vector:
-    feedback, views = SkipFeedback(model.client), model.client.views(theta)
-    activations, rho = feedback.forward(views, batch)
-    return feedback.gradient(views, batch, dual_for(activations) if dual is None else dual, rho)
+def fed_back(model: SplitModel, theta: Vector, batch: torch.Tensor, way: Feedback, dual: torch.Tensor | None = None) -> Vector:
+    feedback, views = SkipFeedback(model.client, way), model.client.views(theta)
+    activations, noted = feedback.forward(views, batch)
+    return feedback.gradient(views, batch, dual_for(activations) if dual is None else dual, noted)
+
+
+def cosine(one: Vector, other: Vector) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
 
 
 def names_of(model: SplitModel) -> list[str]:
@@ -52,12 +56,13 @@ def names_of(model: SplitModel) -> list[str]:
     return [name for name, parameter in model.client.module.named_parameters() if id(parameter) in learnt]
 
 
+@pytest.mark.parametrize("way", get_args(Feedback))
 @pytest.mark.parametrize("trainable", FED_BACK)
-def test_the_last_writers_gradient_is_that_of_back_propagation_and_no_other_is(trainable: str) -> None:
+def test_the_last_writers_gradient_is_that_of_back_propagation_and_no_other_is(trainable: str, way: Feedback) -> None:
     model, theta = built(trainable)
     views = model.client.views(theta)
     dual = dual_for(forward(model.client, views, BATCH))
-    found, true = fed_back(model, theta, BATCH), client_gradient(model.client, views, BATCH, dual)
+    found, true = fed_back(model, theta, BATCH, way), client_gradient(model.client, views, BATCH, dual)
     last = 0
     for name, mine, exact in zip(names_of(model), model.client.views(found), model.client.views(true), strict=True):
         if name.startswith("blocks.1.output."):
@@ -66,11 +71,35 @@ def test_the_last_writers_gradient_is_that_of_back_propagation_and_no_other_is(t
         else:
             assert not torch.allclose(mine, exact, rtol=1e-2, atol=1e-3), name
     assert last == 2
-    assert float(found @ true) > 0.2 * np.linalg.norm(found) * np.linalg.norm(true)
+    assert cosine(found, true) > 0.2
 
 
 @pytest.mark.parametrize("trainable", FED_BACK)
-def test_every_writer_gets_what_the_formulas_say(trainable: str) -> None:
+def test_gates_bring_every_writer_but_the_last_nearer_to_the_true_gradient(trainable: str) -> None:
+    model, theta = built(trainable)
+    views = model.client.views(theta)
+    true = client_gradient(model.client, views, BATCH, dual_for(forward(model.client, views, BATCH)))
+    past, through = (cosine(fed_back(model, theta, BATCH, way), true) for way in ("skip", "gated"))
+    assert through > past if trainable == "norms" else through > past + 0.01
+
+
+def gated_by_autograd(block: Any, stream: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """The feed-forward branch of a block, each unit's activation function replaced by one of two slopes."""
+    inner = block.intermediate
+    with torch.no_grad():
+        values, points = inner.dense(stream), inner.dense(stream)[present].requires_grad_()
+        with torch.enable_grad():
+            [slope] = torch.autograd.grad(inner.intermediate_act_fn(points).sum(), points)
+        is_open = points > 0
+        mean = [(slope * each).sum(dim=0) / each.sum(dim=0).clamp(min=1) for each in (~is_open, is_open)]
+    linear = inner.dense(stream) * torch.where(values > 0, mean[1], mean[0])
+    made: torch.Tensor = block.output.dense(linear)
+    return made
+
+
+@pytest.mark.parametrize("way", get_args(Feedback))
+@pytest.mark.parametrize("trainable", FED_BACK)
+def test_every_writer_gets_what_the_formulas_say(trainable: str, way: Feedback) -> None:
     """Each writer by itself: autograd through its own two layers, fed with the dual scaled down the stream."""
     model, theta = built(trainable)
     views, given = model.client.views(theta), {}
@@ -93,7 +122,12 @@ def test_every_writer_gets_what_the_formulas_say(trainable: str) -> None:
         with torch.no_grad():
             std = (writer.dense(inputs) + stream).var(dim=-1, unbiased=False, keepdim=True).add(writer.LayerNorm.eps).sqrt()
             delta = delta * writer.LayerNorm.weight / std
-    found = model.client.views(fed_back(model, theta, BATCH))
+        if way == "gated" and writer in writers[1::2]:
+            delta = (delta - delta.mean(dim=-1, keepdim=True)) * (BATCH != PADDING)[..., None]
+            stream = stream.detach().requires_grad_()
+            made = gated_by_autograd(model.client.module.blocks[writers.index(writer) // 2], stream, BATCH != PADDING)  # type: ignore[index]
+            delta = delta + torch.autograd.grad(made, stream, delta)[0]
+    found = model.client.views(fed_back(model, theta, BATCH, way))
     for parameter, part in zip(model.client.parameters, found, strict=True):
         torch.testing.assert_close(part, expected[id(parameter)], rtol=1e-3, atol=1e-4)
 
@@ -101,19 +135,35 @@ def test_every_writer_gets_what_the_formulas_say(trainable: str) -> None:
 @settings(max_examples=15)
 @given(st.lists(st.integers(1, TOKENS), min_size=2, max_size=5))
 def test_padding_and_company_change_nothing(lengths: list[int]) -> None:
+    """Without gates, whose slopes are means over the batch."""
     model, theta = built("writers")
     batch = batch_of(*lengths)
     dual = dual_for(forward(model.client, model.client.views(theta), batch))
-    together = fed_back(model, theta, batch, dual)
+    together = fed_back(model, theta, batch, "skip", dual)
     ends = np.cumsum(lengths)
     alone = [
-        fed_back(model, theta, take(batch, [index]), dual[end - length : end]).astype(np.float64)
+        fed_back(model, theta, take(batch, [index]), "skip", dual[end - length : end]).astype(np.float64)
         for index, (end, length) in enumerate(zip(ends, lengths, strict=True))
     ]
     np.testing.assert_allclose(together, sum(alone), rtol=1e-3, atol=1e-3)
 
 
-def test_no_graph_is_recorded_and_the_anchor_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@given(st.integers(1, 6), st.integers(1, 21), st.integers(0, 2**32 - 1), st.sampled_from([torch.relu, torch.nn.functional.gelu]))
+def test_a_gate_is_a_bit_and_its_slopes_are_means_over_its_side(tokens: int, units: int, seed: int, act: Any) -> None:
+    values = torch.randn(tokens, units, generator=torch.Generator().manual_seed(seed)).double()
+    gates = _gates_of(values, act)
+    assert gates.open.nbytes == tokens * -(-units // 8)
+    asked = values.requires_grad_()
+    [slopes] = torch.autograd.grad(act(asked).sum(), asked)
+    for token, unit in np.ndindex(tokens, units):
+        side = (values[:, unit] > 0) == (values[token, unit] > 0)
+        if act is torch.relu and bool((values[:, unit].abs() < SLOPE_STEP).any()):
+            continue  # a slope by differences is half there
+        assert abs(float(gates.slope()[token, unit] - slopes[side, unit].mean())) < 1e-3
+
+
+@pytest.mark.parametrize("way", get_args(Feedback))
+def test_no_graph_is_recorded_and_the_anchor_is_the_plain_one(way: Feedback, monkeypatch: pytest.MonkeyPatch) -> None:
     model, theta = built("writers")
     views = model.client.views(theta)
     plain = forward(model.client, views, BATCH)
@@ -121,11 +171,15 @@ def test_no_graph_is_recorded_and_the_anchor_is_the_plain_one(monkeypatch: pytes
     model.client.module.register_forward_hook(lambda module, given, made: seen.append((torch.is_inference_mode_enabled(), made.grad_fn)))
     monkeypatch.setattr(torch.autograd, "grad", None)
     monkeypatch.setattr(torch.Tensor, "backward", None)
-    feedback = SkipFeedback(model.client)
-    activations, rho = feedback.forward(views, BATCH)
+    feedback = SkipFeedback(model.client, way)
+    activations, noted = feedback.forward(views, BATCH)
     assert activations.tobytes() == plain.tobytes()
-    assert rho.shape == (4, 18), "one number for each writer and token, and nothing else is kept"
-    feedback.gradient(views, BATCH, dual_for(activations), rho)
+    assert noted.rho.shape == (4, 18), "one number for each writer and token"
+    kept = [gates.open.nbytes for gates in noted.gates]
+    assert kept == ([] if way == "skip" else [18 * TINY.hidden * 4 // 8] * 2), (
+        "and a bit for each unit and token, if that; nothing else is kept"
+    )
+    feedback.gradient(views, BATCH, dual_for(activations), noted)
     assert seen == [(True, None)] * 2, "two forward passes"
     assert not any(
         module._forward_hooks or module._forward_pre_hooks for module in model.client.module.modules() if module is not model.client.module
@@ -144,7 +198,7 @@ def test_no_graph_is_recorded_and_the_anchor_is_the_plain_one(monkeypatch: pytes
 def test_what_it_cannot_reach_is_refused(model: ModelSettings, text: str) -> None:
     shape, vocabulary = ((TOKENS,), VOCABULARY) if model.name == "encoder" else ((1, 8, 8), 0)
     with pytest.raises(SettingsError, match=text):
-        SkipFeedback(build_model(model, shape, CLASSES, vocabulary).client)
+        SkipFeedback(build_model(model, shape, CLASSES, vocabulary).client, "gated")
 
 
 def factory(trainable: str = "lora_writers") -> LearnerFactory:

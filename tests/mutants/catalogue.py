@@ -313,6 +313,22 @@ MUTANTS = (
         tests=("learning/test_skip_feedback.py",),
     ),
     Mutant(
+        name="gates_swapped",
+        why="Units above zero take the mean slope of those above zero, not of those below.",
+        file="learning/skip_feedback.py",
+        old="torch.where(is_open, self.slopes[1], self.slopes[0])",
+        new="torch.where(is_open, self.slopes[0], self.slopes[1])",
+        tests=("learning/test_skip_feedback.py",),
+    ),
+    Mutant(
+        name="a_branch_amplifies_the_mean",
+        why="What a normalisation takes out of a row must not go down through the branch below it.",
+        file="learning/skip_feedback.py",
+        old="past -= past.mean(dim=1, keepdim=True)",
+        new="past = past * 1",
+        tests=("learning/test_skip_feedback.py",),
+    ),
+    Mutant(
         name="dual_shrinks_with_company",
         why="A client's dual is that of its own mean loss, not its share of the micro-batch's.",
         file="learning/first_order.py",
