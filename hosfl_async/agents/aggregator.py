@@ -23,8 +23,6 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Literal
 
-from msgspec import structs
-
 from hosfl_async.agent import (
     Effect,
     Event,
@@ -43,7 +41,7 @@ from hosfl_async.agent import (
 )
 from hosfl_async.agents.backoff import pause_s
 from hosfl_async.agents.clipping import Clipping
-from hosfl_async.agents.membership import Fate, Member, Membership
+from hosfl_async.agents.membership import SUPERSEDED, UNKNOWN, Member, Membership
 from hosfl_async.agents.own_half import OwnHalf
 from hosfl_async.agents.participation import participation_weight
 from hosfl_async.agents.settings import DENSE, AggregatorSettings
@@ -111,7 +109,9 @@ class Aggregator:
         self._early: dict[str, Join] = {}
         self._introduced: Introduced | None = None
         self._busy = False
-        self._accepted_before = 0
+        self.steps_in_log = 0
+        self.over = False
+        """The run has all its client steps, or what it trains for."""
         self._accuracy_met = 0.0
         """The highest accuracy for which a run was ended, if any."""
         self._farewells = 0
@@ -129,18 +129,9 @@ class Aggregator:
     # -- what others may read -----------------------------------------------------------------------------
 
     @property
-    def steps_in_log(self) -> int:
-        return self._accepted_before + self.counts["accepted"]
-
-    @property
     def waiting(self) -> int:
         """Contributions in the buffer."""
         return len(self._buffer)
-
-    @property
-    def over(self) -> bool:
-        """The run has all its client steps, or what it trains for."""
-        return self.steps_in_log >= self._settings.client_steps or self.target_met
 
     @property
     def target_met(self) -> bool:
@@ -205,12 +196,18 @@ class Aggregator:
                 self._members.grant(record.client, record.boot, record.incarnation)
                 continue
             if isinstance(record, TargetMet):
-                self._accuracy_met = max(self._accuracy_met, record.accuracy)
+                self._note_progress(accuracy=record.accuracy)
                 continue
             self.log.restore(record.entry)
-            self._accepted_before += len(record.entry.terms)
+            self._note_progress(len(record.entry.terms))
             for term in record.entry.terms:
                 self._remember(term.step, record.entry.version)
+
+    def _note_progress(self, steps: int = 0, accuracy: float = 0.0) -> None:
+        """So many more steps are in the log, or the target was met."""
+        self.steps_in_log += steps
+        self._accuracy_met = max(self._accuracy_met, accuracy)
+        self.over = self.steps_in_log >= self._settings.client_steps or self.target_met
 
     def _remember(self, step: StepId, version: int) -> None:
         """``step`` is in the log."""
@@ -257,9 +254,9 @@ class Aggregator:
             self.counts["impostor"] += 1
         elif member is None:
             self._refuse(sender, message, "fenced")
-        elif (fate := member.fate(step.number)) is Fate.SUPERSEDED:
+        elif (fate := member.fate(step.number)) is SUPERSEDED:
             self._refuse(sender, message, "superseded")
-        elif fate is not Fate.UNKNOWN:
+        elif fate is not UNKNOWN:
             self.counts["duplicate"] += 1
             self._answer_again(sender, message, member.answers[step.number])
         elif self.over:
@@ -353,6 +350,7 @@ class Aggregator:
         for one in contributions:
             self._clipping.learn(one.projected_gradients)
         self.counts["accepted"] += len(terms)
+        self._note_progress(len(terms))
         self.counts["by_deadline"] += by_deadline
         self._effects.append(Persist(EntryCommitted(entry)))
         self._effects.append(SetTimer("deadline", None))
@@ -365,8 +363,9 @@ class Aggregator:
         }
         self._effects.append(Record("commit", values))
         for term in terms:
-            self._remember(term.step, entry.version)
-            self._send(term.step.client, Accepted(term.step, entry.version, self.log.head, self.over))
+            step = term.step
+            self._remember(step, entry.version)
+            self._effects.append(Send(step.client, Accepted(step, entry.version, entry.version, self.over)))
         every = self._settings.evaluate_every_versions
         if every and entry.version % every == 0 and not self.over:
             self._send(SPLIT_SERVER, HeadAnnounced(entry.version, False))
@@ -399,7 +398,7 @@ class Aggregator:
         if self.over:
             return
         self._effects.append(Persist(TargetMet(message.version, message.accuracy)))
-        self._accuracy_met = message.accuracy
+        self._note_progress(accuracy=message.accuracy)
         self._effects.append(Record("target_met", {"accuracy": message.accuracy, "version": float(self.log.head)}))
         self._announce_end()
         self._advance()
@@ -422,7 +421,7 @@ class Aggregator:
             pass
         elif self.over:
             self._serve(sender, message.from_version)
-        elif member.fate(step.number) is not Fate.UNKNOWN:
+        elif member.fate(step.number) is not UNKNOWN:
             self.counts["wishes"] += 1
             self.counts["wishes_late"] += 1
         else:
@@ -466,13 +465,12 @@ class Aggregator:
 
     def _serve(self, sender: str, version: int, *, prefers_snapshot: bool = False) -> None:
         """A snapshot to whom it takes far enough, or who would rather have it and would have half of its way behind it."""
-        snapshot, saves = self._own_half.snapshot, self._own_half.snapshot_version - version
-        far = saves >= self._settings.snapshot_behind_versions or (prefers_snapshot and 0 < self.log.head - version <= 2 * saves)
-        if snapshot is not None and (far or version < self.log.oldest_base):
+        settings, saves = self._settings, self._own_half.snapshot_version - version
+        far = saves >= settings.snapshot_behind_versions or (prefers_snapshot and 0 < self.log.head - version <= 2 * saves)
+        if (far or version < self.log.oldest_base) and (snapshot := self._own_half.snapshot_now(self.log.head, over=self.over)):
             self.counts["snapshots"] += 1
-            self._send(sender, structs.replace(snapshot, head=self.log.head, finished=self.over))
+            self._send(sender, snapshot)
             return
-        settings = self._settings
         entries = self.log.after(version, settings.page_entries_max, settings.page_bytes_max) if version <= self.log.head else ()
         self.counts["pages"] += 1
         self._send(sender, LogPage(version, entries, self.log.head, self._own_half.digest(version), self.over))

@@ -28,17 +28,19 @@ class CutPhase(StrEnum):
     FORGOTTEN = "forgotten"
 
 
+QUEUED, ASKED, TRAINED, EVALUATING, ANSWERED, REFUSED, FORGOTTEN = CutPhase  # to ask the enum each time is a call of Python 3.11
+
 TRANSITIONS: dict[CutPhase, frozenset[CutPhase]] = {
-    CutPhase.QUEUED: frozenset({CutPhase.ASKED, CutPhase.TRAINED, CutPhase.ANSWERED, CutPhase.REFUSED, CutPhase.FORGOTTEN}),
-    CutPhase.ASKED: frozenset({CutPhase.TRAINED, CutPhase.REFUSED, CutPhase.FORGOTTEN}),
-    CutPhase.TRAINED: frozenset({CutPhase.EVALUATING, CutPhase.FORGOTTEN}),
-    CutPhase.EVALUATING: frozenset({CutPhase.ANSWERED, CutPhase.REFUSED, CutPhase.FORGOTTEN}),
-    CutPhase.ANSWERED: frozenset({CutPhase.FORGOTTEN}),
-    CutPhase.REFUSED: frozenset({CutPhase.FORGOTTEN}),
-    CutPhase.FORGOTTEN: frozenset(),
+    QUEUED: frozenset({ASKED, TRAINED, ANSWERED, REFUSED, FORGOTTEN}),
+    ASKED: frozenset({TRAINED, REFUSED, FORGOTTEN}),
+    TRAINED: frozenset({EVALUATING, FORGOTTEN}),
+    EVALUATING: frozenset({ANSWERED, REFUSED, FORGOTTEN}),
+    ANSWERED: frozenset({FORGOTTEN}),
+    REFUSED: frozenset({FORGOTTEN}),
+    FORGOTTEN: frozenset(),
 }
 
-_AT_WORK = frozenset({CutPhase.QUEUED, CutPhase.ASKED, CutPhase.EVALUATING})
+_AT_WORK = frozenset({QUEUED, ASKED, EVALUATING})
 
 
 class CutStep:
@@ -47,7 +49,7 @@ class CutStep:
     __slots__ = ("answer", "phase", "smashed")
 
     def __init__(self, smashed: SmashedData | None, answer: DualVariable | None = None) -> None:
-        self.phase = CutPhase.QUEUED if answer is None else CutPhase.ANSWERED
+        self.phase = QUEUED if answer is None else ANSWERED
         self.smashed = smashed
         self.answer: DualVariable | DualRefused | None = answer
 
@@ -59,7 +61,7 @@ class CutStep:
     @property
     def dual_awaits_request(self) -> bool:
         """Policy fresh, and the learner has still to train on it: a request of its client is remembered, not obeyed."""
-        return self.phase is CutPhase.QUEUED and self.smashed is not None and not self.smashed.dual_wanted
+        return self.phase is QUEUED and self.smashed is not None and not self.smashed.dual_wanted
 
     def enter(self, phase: CutPhase) -> None:
         """Raises ``AgentError`` for a way that is not in the table."""
@@ -69,5 +71,5 @@ class CutStep:
 
     def settle(self, answer: DualVariable | DualRefused) -> None:
         """The answer that repetitions will get, too; the smashed data are of no more use."""
-        self.enter(CutPhase.ANSWERED if isinstance(answer, DualVariable) else CutPhase.REFUSED)
+        self.enter(ANSWERED if isinstance(answer, DualVariable) else REFUSED)
         self.smashed, self.answer = None, answer

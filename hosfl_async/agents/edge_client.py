@@ -109,17 +109,19 @@ class Phase(StrEnum):
     BROKEN = "broken"
 
 
+JOINING, RESTING, FORWARD, AWAITING_DUAL, PROJECTING, DONE, BROKEN = Phase  # to ask the enum each time is a call of Python 3.11
+
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
-    Phase.JOINING: frozenset({Phase.RESTING, Phase.BROKEN}),
-    Phase.RESTING: frozenset({Phase.FORWARD, Phase.PROJECTING, Phase.DONE, Phase.BROKEN}),
-    Phase.FORWARD: frozenset({Phase.AWAITING_DUAL, Phase.RESTING, Phase.BROKEN}),
-    Phase.AWAITING_DUAL: frozenset({Phase.PROJECTING, Phase.RESTING, Phase.BROKEN}),
-    Phase.PROJECTING: frozenset({Phase.RESTING, Phase.BROKEN}),
-    Phase.DONE: frozenset(),
-    Phase.BROKEN: frozenset(),
+    JOINING: frozenset({RESTING, BROKEN}),
+    RESTING: frozenset({FORWARD, PROJECTING, DONE, BROKEN}),
+    FORWARD: frozenset({AWAITING_DUAL, RESTING, BROKEN}),
+    AWAITING_DUAL: frozenset({PROJECTING, RESTING, BROKEN}),
+    PROJECTING: frozenset({RESTING, BROKEN}),
+    DONE: frozenset(),
+    BROKEN: frozenset(),
 }
 
-_IN_STEP = frozenset({Phase.FORWARD, Phase.AWAITING_DUAL, Phase.PROJECTING})
+_IN_STEP = frozenset({FORWARD, AWAITING_DUAL, PROJECTING})
 
 
 class EdgeClient:
@@ -142,7 +144,7 @@ class EdgeClient:
         self._spread = spread_of(f"{name}:")
         """Of its pauses, see ``backoff``."""
         self._follower = LogFollower(settings.digest_every_versions)
-        self._phase = Phase.JOINING
+        self._phase = JOINING
         self._boot = 0
         self._introduced: Introduced | None = None
         self._incarnation = 0
@@ -232,7 +234,7 @@ class EdgeClient:
         """A projection can fail on a dual that does not fit: the step is lost. Anything else is this machine's own fault."""
         if isinstance(job, Project | BackPropagate | FeedBack):
             self._count("projections_failed")
-            if self._phase is Phase.PROJECTING:  # else it was abandoned while the job ran
+            if self._phase is PROJECTING:  # else it was abandoned while the job ran
                 self._abandon()
         elif isinstance(job, InstallSnapshot):
             self._break(f"snapshot of version {job.version} refused: {reason}")
@@ -265,14 +267,14 @@ class EdgeClient:
         self._pause("join")
 
     def _on_welcome(self, message: Welcome) -> None:
-        if self._phase is Phase.JOINING and message.boot == self._boot:
+        if self._phase is JOINING and message.boot == self._boot:
             self._incarnation = message.incarnation
             self._answered("join")
             self._follower.hear(message.head, message.finished)
-            self._enter(Phase.RESTING)
+            self._enter(RESTING)
 
     def _on_join_refused(self, message: JoinRefused) -> None:
-        if self._phase is Phase.JOINING and message.boot == self._boot:
+        if self._phase is JOINING and message.boot == self._boot:
             self._break(f"join refused: {message.reason}")
 
     # -- one step -----------------------------------------------------------------------------------------
@@ -286,11 +288,11 @@ class EdgeClient:
         self._probed = not self._probes
         settings = self._settings
         if settings.estimator in ALONE:
-            self._enter(Phase.PROJECTING)
+            self._enter(PROJECTING)
             self._run(self._local_job())
             return
         batch_of = self._take_kept_dual()
-        self._enter(Phase.FORWARD)
+        self._enter(FORWARD)
         probes = settings.probes if settings.estimator == "server_losses" else 0
         self._run(Forward(self._step, self._base_version, batch_of, probes, settings.estimator == "skip_feedback"))
 
@@ -316,10 +318,10 @@ class EdgeClient:
         self._kept_dual = (self._step, dual) if self._reuses_left else None
 
     def _on_forward(self, result: ForwardDone) -> None:
-        if self._phase is not Phase.FORWARD:
+        if self._phase is not FORWARD:
             return
         if self._dual is not None:  # used again: nothing needs to be sent
-            self._enter(Phase.AWAITING_DUAL)
+            self._enter(AWAITING_DUAL)
             if self._probed:
                 self._project()
             else:
@@ -327,7 +329,7 @@ class EdgeClient:
             return
         eager = self._settings.dual_policy == "eager" or self._probed
         self._smashed = SmashedData(self._step, self._base_version, result.activations, result.labels, eager)
-        self._enter(Phase.AWAITING_DUAL)
+        self._enter(AWAITING_DUAL)
         self._send_smashed()
         if not self._probed:
             self._run(Probe(self._step, self._probes))
@@ -340,7 +342,7 @@ class EdgeClient:
         self._pause("dual")
 
     def _on_probed(self, result: ProbeDone) -> None:
-        if self._phase is not Phase.AWAITING_DUAL or result.step != self._step:
+        if self._phase is not AWAITING_DUAL or result.step != self._step:
             return
         self._probed = True
         if self._smashed is not None and not self._smashed.dual_wanted:
@@ -351,7 +353,7 @@ class EdgeClient:
 
     def _on_dual_variable(self, message: DualVariable) -> None:
         smashed = self._smashed
-        if self._phase is not Phase.AWAITING_DUAL or message.step != self._step or smashed is None or self._dual is not None:
+        if self._phase is not AWAITING_DUAL or message.step != self._step or smashed is None or self._dual is not None:
             self._count("duals_late")
         elif not self._fits(message.dual, smashed):
             self._count("duals_malformed")
@@ -373,7 +375,7 @@ class EdgeClient:
     def _on_dual_refused(self, message: DualRefused) -> None:
         if message.reason == "finished":
             self._follower.hear(0, True)  # whatever step it is about: one abandoned long ago is over, too
-        if self._phase is not Phase.AWAITING_DUAL or message.step != self._step or self._dual is not None:
+        if self._phase is not AWAITING_DUAL or message.step != self._step or self._dual is not None:
             return
         self._count(f"duals_refused_{message.reason}")
         fresh_again = message.reason == "forgotten" and self._smashed is not None and not self._smashed.dual_wanted
@@ -387,7 +389,7 @@ class EdgeClient:
         """Once the dual and the perturbed forwards are both there."""
         if self._dual is None or not self._probed or self._busy:
             return
-        self._enter(Phase.PROJECTING)
+        self._enter(PROJECTING)
         if self._settings.estimator == "server_losses":
             slopes = unpack(f"<{self._settings.probes}f", self._dual.data)
             self._contribute(ProjectedGradients(self._step, self._base_version, slopes))
@@ -401,7 +403,7 @@ class EdgeClient:
             self._contribute(ProjectedGradients(self._step, self._base_version, ()))
 
     def _on_estimated(self, result: Projected | GradientDone) -> None:
-        if self._phase is not Phase.PROJECTING or result.step != self._step:
+        if self._phase is not PROJECTING or result.step != self._step:
             return
         if isinstance(result, GradientDone):
             self._contribute(ClientGradient(self._step, self._base_version, result.gradient))
@@ -413,7 +415,7 @@ class EdgeClient:
         if self._settings.durable_outbox:
             self._effects.append(Persist(ContributionMade(message)))
         self._smashed = self._dual = None
-        self._enter(Phase.RESTING)
+        self._enter(RESTING)
         self._send(AGGREGATOR, message)
         self._pause("answer")
         self._effects.append(Record("step", {"duration_s": self._now - self._step_began}, self._step))
@@ -424,7 +426,7 @@ class EdgeClient:
         self._effects.append(Record(why, {}, self._step))
         self._smashed = self._dual = self._kept_dual = None
         self._answered("dual")
-        self._enter(Phase.RESTING)
+        self._enter(RESTING)
 
     def _on_replayed(self, result: Replayed) -> None:
         self._follower.replayed(result)
@@ -462,7 +464,7 @@ class EdgeClient:
         self._answered("answer")
         if self._unanswered:
             self._pause("answer")
-        elif self._phase is Phase.JOINING and self._introduced is not None:
+        elif self._phase is JOINING and self._introduced is not None:
             self._ask_to_join()
 
     def _on_log_page(self, message: LogPage) -> None:
@@ -523,7 +525,7 @@ class EdgeClient:
         follower = self._follower
         if follower.finished and self._phase in _IN_STEP:
             self._abandon("cut_off")
-        if self._busy or self._phase is not Phase.RESTING:
+        if self._busy or self._phase is not RESTING:
             return
         if job := follower.job():
             self._run(job)
@@ -573,12 +575,12 @@ class EdgeClient:
         self._unanswered.clear()
         for name in tuple(self._attempts):
             self._answered(name)
-        self._enter(Phase.DONE)
+        self._enter(DONE)
 
     # -- time ---------------------------------------------------------------------------------------------
 
     def _on_timer(self, name: str) -> None:
-        if name == "join" and self._phase is Phase.JOINING:
+        if name == "join" and self._phase is JOINING:
             self._count("retried")
             self._ask_to_join()
         elif name == "catch_up" and self._asking:
@@ -594,7 +596,7 @@ class EdgeClient:
             if self._attempts["answer"] > self._settings.retry.attempts_max:
                 self._ask_for_entries()  # no answer may ever come (it cannot be decoded there): ask whether the run is over
             self._pause("answer")
-        elif name == "dual" and self._phase is Phase.AWAITING_DUAL and self._dual is None:
+        elif name == "dual" and self._phase is AWAITING_DUAL and self._dual is None:
             self._repeat_smashed()
 
     def _repeat_smashed(self) -> None:
@@ -623,14 +625,14 @@ class EdgeClient:
         if phase not in TRANSITIONS[self._phase]:
             raise AgentError(f"{self.name}: no way from {self._phase.value} to {phase.value}, in step {self._step}")
         self._phase = phase
-        self.finished = phase is Phase.DONE or phase is Phase.BROKEN
+        self.finished = phase is DONE or phase is BROKEN
 
     def _break(self, reason: str) -> None:
         self.broken = reason
         self._effects.append(Record("broken", {}, self._step))
         for name in tuple(self._attempts):
             self._answered(name)
-        self._enter(Phase.BROKEN)
+        self._enter(BROKEN)
 
     def _count(self, name: str, by: int = 1) -> None:
         self.counts[name] = self.counts.get(name, 0) + by
@@ -646,7 +648,7 @@ class EdgeClient:
         self._effects.append(RunJob(job))
 
     def validate(self) -> None:
-        if self._phase is not Phase.JOINING and len(self._unanswered) > self._settings.steps_unanswered_max:
+        if self._phase is not JOINING and len(self._unanswered) > self._settings.steps_unanswered_max:
             raise AgentError(f"{self.name}: {len(self._unanswered)} steps unanswered")
         if self._phase in _IN_STEP and self._base_version != self._follower.version:
             raise AgentError(f"{self.name}: the log moved from {self._base_version} to {self._follower.version} within step {self._step}")

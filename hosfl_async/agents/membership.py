@@ -37,19 +37,21 @@ class Fate(StrEnum):
     """Too far behind its client's newest: not known any more."""
 
 
+UNKNOWN, WAITING, IN_LOG, REFUSED, SUPERSEDED = Fate  # to ask the enum each time is a call of Python 3.11
+
 FATES: dict[Fate, frozenset[Fate]] = {
-    Fate.UNKNOWN: frozenset({Fate.WAITING, Fate.REFUSED, Fate.IN_LOG, Fate.SUPERSEDED}),  # in the log at once: while the log is restored
-    Fate.WAITING: frozenset({Fate.IN_LOG, Fate.SUPERSEDED}),
-    Fate.IN_LOG: frozenset({Fate.SUPERSEDED}),
-    Fate.REFUSED: frozenset({Fate.SUPERSEDED}),
-    Fate.SUPERSEDED: frozenset(),
+    UNKNOWN: frozenset({WAITING, REFUSED, IN_LOG, SUPERSEDED}),  # in the log at once: while the log is restored
+    WAITING: frozenset({IN_LOG, SUPERSEDED}),
+    IN_LOG: frozenset({SUPERSEDED}),
+    REFUSED: frozenset({SUPERSEDED}),
+    SUPERSEDED: frozenset(),
 }
 
 
 class Member:
     """One client. ``answers`` holds at most ``window`` step numbers, all above ``floor``."""
 
-    __slots__ = ("accepted", "answers", "boot", "highest", "incarnation", "step_s", "window")
+    __slots__ = ("accepted", "answers", "boot", "floor", "highest", "incarnation", "step_s", "window")
 
     def __init__(self, boot: int, incarnation: int, window: int) -> None:
         self.accepted = 0
@@ -60,29 +62,26 @@ class Member:
         self.incarnation = incarnation
         self.window = window
         self.highest = 0
+        self.floor = -window
+        """Steps up to this number, ``highest - window``, are superseded: whatever became of them is no longer known here."""
         self.answers: dict[int, Answer] = {}
-
-    @property
-    def floor(self) -> int:
-        """Steps up to this number are superseded: whatever became of them is no longer known here."""
-        return self.highest - self.window
 
     def fate(self, number: int) -> Fate:
         if number in self.answers:
             return _fate_of(self.answers[number])
-        return Fate.SUPERSEDED if number <= self.floor else Fate.UNKNOWN
+        return SUPERSEDED if number <= self.floor else UNKNOWN
 
     def remember(self, number: int, answer: Answer) -> None:
         """Raises ``AgentError`` for a way that is not in the table; what is superseded stays so."""
         here, there = self.fate(number), _fate_of(answer)
-        if there not in FATES[here] and here is not Fate.SUPERSEDED:
+        if there not in FATES[here] and here is not SUPERSEDED:
             raise AgentError(f"step {number} was {here.value} and cannot be {there.value}")
         answers, floor = self.answers, self.floor
         if number > self.highest:
-            self.highest = number
-            if number - self.window == floor + 1:
+            self.highest, self.floor = number, number - self.window
+            if self.floor == floor + 1:
                 answers.pop(floor + 1, None)  # the usual case: one step further
-            elif number - self.window > floor:
+            elif self.floor > floor:
                 self.answers = answers = {known: given for known, given in answers.items() if known > self.floor}
             answers[number] = answer
         elif number > floor:
@@ -91,8 +90,8 @@ class Member:
 
 def _fate_of(answer: Answer) -> Fate:
     if answer is None:
-        return Fate.WAITING
-    return Fate.IN_LOG if isinstance(answer, int) else Fate.REFUSED
+        return WAITING
+    return IN_LOG if isinstance(answer, int) else REFUSED
 
 
 class Membership:

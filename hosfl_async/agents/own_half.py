@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from msgspec import structs
+
 from hosfl_async.agents.settings import AggregatorSettings
 from hosfl_async.agents.update_log import UpdateLog, digest_marks
 from hosfl_async.jobs import Replay, Replayed, SnapshotTaken, TakeSnapshot
@@ -20,7 +22,7 @@ class OwnHalf:
     def __init__(self, settings: AggregatorSettings, log: UpdateLog) -> None:
         self.version = 0
         self.snapshot: Snapshot | None = None
-        """The latest; its head and finished are filled in when it is sent."""
+        """The latest; its head and finished are those of when it was sent last."""
         self._settings = settings
         self._log = log
         self._digests: OrderedDict[int, bytes] = OrderedDict()
@@ -33,6 +35,13 @@ class OwnHalf:
         self._digests[version] = digest
         if len(self._digests) > self._settings.digests_kept_max:
             self._digests.popitem(last=False)
+
+    def snapshot_now(self, head: int, *, over: bool) -> Snapshot | None:
+        """The latest, for a log at ``head``: the same object as long as that is the same, so that hosts need not look through it again."""
+        snapshot = self.snapshot
+        if snapshot is not None and (snapshot.head != head or snapshot.finished != over):
+            self.snapshot = snapshot = structs.replace(snapshot, head=head, finished=over)
+        return snapshot
 
     @property
     def snapshot_version(self) -> int:

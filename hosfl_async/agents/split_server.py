@@ -44,7 +44,7 @@ from hosfl_async.agent import (
 )
 from hosfl_async.agents.backoff import pause_s
 from hosfl_async.agents.cut_queue import CutJob, CutQueue
-from hosfl_async.agents.cut_step import CutPhase, CutStep
+from hosfl_async.agents.cut_step import ASKED, EVALUATING, FORGOTTEN, TRAINED, CutStep
 from hosfl_async.agents.device_share import DeviceShare
 from hosfl_async.agents.settings import SplitServerSettings
 from hosfl_async.agents.staleness import staleness_weight
@@ -284,10 +284,10 @@ class SplitServer:
             self._send(sender, remembered.answer)
         elif self._follower.finished:
             self._refuse(DualRefused(message.step, "finished"))
-        elif remembered.phase is CutPhase.TRAINED:
+        elif remembered.phase is TRAINED:
             self._evaluate_dual(message.step, remembered)
         elif remembered.dual_awaits_request:
-            remembered.enter(CutPhase.ASKED)
+            remembered.enter(ASKED)
         else:
             self.counts["duplicate"] += 1
 
@@ -298,7 +298,7 @@ class SplitServer:
         if self._full(smashed):
             self._refuse(DualRefused(step, "busy"))
             return
-        remembered.enter(CutPhase.EVALUATING)
+        remembered.enter(EVALUATING)
         remembered.smashed = None
         self._queue.add(EvaluateDual(step, smashed.activations, smashed.labels), self._now)
 
@@ -314,13 +314,13 @@ class SplitServer:
         that does not wait for the learner; False if all of them do: otherwise each would push out another, and nobody got a dual."""
         older = self._newest_step.get(step.client)
         if older is not None and (former := self._memory.pop(older, None)) is not None:
-            former.enter(CutPhase.FORGOTTEN)
+            former.enter(FORGOTTEN)
             return True
         if len(self._memory) >= self._settings.answers_remembered_max:
             oldest = next((known for known, remembered in self._memory.items() if not remembered.at_work), None)
             if oldest is None:
                 return False
-            self._memory.pop(oldest).enter(CutPhase.FORGOTTEN)
+            self._memory.pop(oldest).enter(FORGOTTEN)
             self.counts["evictions"] += 1
         return True
 
@@ -352,8 +352,8 @@ class SplitServer:
         if remembered is None:
             return  # evicted while it was computed; a repetition will be told so
         if remembered.smashed is not None and not remembered.smashed.dual_wanted:
-            asked = remembered.phase is CutPhase.ASKED
-            remembered.enter(CutPhase.TRAINED)
+            asked = remembered.phase is ASKED
+            remembered.enter(TRAINED)
             if asked:
                 self._evaluate_dual(result.step, remembered)
             return

@@ -6,7 +6,7 @@ directions, the contributions of each base version together. Scaling itself is `
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from msgspec import Struct
 
@@ -36,8 +36,9 @@ class UpdateBuffer:
     def __init__(self, settings: AggregatorSettings) -> None:
         self._settings = settings
         self._contributions: dict[StepId, Contribution] = {}
-        self._devices: Counter[str] = Counter()
+        self._devices: dict[str, int] = {}
         self._of_one_max = batches_of_one(settings.device_share_max, settings.buffer_contributions)
+        self._shared = settings.directions == "per_version" and settings.estimator not in DENSE
         self._scaled: dict[StepId, tuple[bytes, bytes]] = {}
         """By step what ``add`` has scaled to see whether it fits: by the divisor that ``drain`` uses too, unless that is the weights'."""
 
@@ -50,7 +51,7 @@ class UpdateBuffer:
 
     def has_share(self, device: str) -> bool:
         """Whether the device has as many contributions in here as it may have in one entry."""
-        return self._devices[device] >= self._of_one_max
+        return self._devices.get(device, 0) >= self._of_one_max
 
     def add(self, contribution: Contribution) -> None:
         """Raises ``OverflowError`` if a coefficient would be beyond ``coefficient_max``, ``ValueError`` if it is full or has the step."""
@@ -63,7 +64,8 @@ class UpdateBuffer:
         elif self._settings.divide_by == "buffer_contributions":
             self._scaled[contribution.step] = scaled
         self._contributions[contribution.step] = contribution
-        self._devices[contribution.step.client] += 1
+        device = contribution.step.client
+        self._devices[device] = self._devices.get(device, 0) + 1
 
     def drain(self) -> tuple[list[Contribution], tuple[Term, ...]]:
         """Empty the buffer: its contributions in canonical order, and the terms made of them."""
@@ -75,10 +77,6 @@ class UpdateBuffer:
             return ordered, self._shared_terms(ordered, divisor)
         scaled, self._scaled = self._scaled, {}
         return ordered, tuple(Term(one.step, one.base_version, *(scaled.get(one.step) or self._scale(one, divisor))) for one in ordered)
-
-    @property
-    def _shared(self) -> bool:
-        return self._settings.directions == "per_version" and self._settings.estimator not in DENSE
 
     def _shared_terms(self, ordered: list[Contribution], divisor: float) -> tuple[Term, ...]:
         """Steps of one base version probed the same directions: the first of them carries the coefficients of all, the others none."""

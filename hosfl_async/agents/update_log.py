@@ -29,12 +29,15 @@ class UpdateLog:
 
     def append(self, terms: tuple[Term, ...]) -> LogEntry:
         entry = LogEntry(self.head + 1, terms, chain_hash(self.chain, self.head + 1, terms))
-        self.restore(entry)
+        self._take(entry)
         return entry
 
     def restore(self, entry: LogEntry) -> None:
         """Take an entry that exists already (after a restart). Raises ``LogError`` if it does not follow."""
         check_follows(entry, self.head, self.chain)
+        self._take(entry)
+
+    def _take(self, entry: LogEntry) -> None:
         self.head, self.chain = entry.version, entry.chain
         self._entries.append(entry)
 

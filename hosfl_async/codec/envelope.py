@@ -57,12 +57,14 @@ class Decoder:
     limits: bounds on size.
     """
 
-    __slots__ = ("_bytes_max", "_decode", "_kinds")
+    __slots__ = ("_bytes_max", "_decode", "_kinds", "_sound")
 
     def __init__(self, inbox: Any, limits: CodecLimits = DEFAULT_LIMITS) -> None:
         self._decode = _typed(inbox).decode
         self._kinds = frozenset(get_args(inbox) or (inbox,))
         self._bytes_max = limits.message_bytes_max
+        self._sound: dict[type, Any] = {}
+        """By kind the message that ``check`` has looked through last: one that goes to many is looked through once."""
 
     def decode(self, payload: bytes) -> tuple[str, Any]:
         """The sender that the envelope names, and the checked message. Raises ``CodecError``, whatever the bytes."""
@@ -89,11 +91,12 @@ class Decoder:
         if kind not in self._kinds or payload_bytes > self._bytes_max:
             raise CodecError(f"{kind.__name__} of {payload_bytes} bytes: expected at most {self._bytes_max}, and a kind of this inbox")
         check = CHECKS.get(kind)
-        if check is not None:
+        if check is not None and self._sound.get(kind) is not message:
             try:
                 check(message)
             except BAD_BYTES as error:
                 raise CodecError(f"{kind.__name__}: {quoted(error)}") from None
+            self._sound[kind] = message
 
 
 def encode_record(record: DurableAny) -> bytes:

@@ -36,8 +36,8 @@ def _check_finite(data: bytes, where: str) -> None:
         return  # in float64, finite float32 numbers cannot add up to anything else
     values = np.frombuffer(data, "<f4")
     finite = np.isfinite(values)
-    if not finite.all():
-        place = int(finite.argmin())
+    place = int(finite.argmin())
+    if not finite[place]:
         raise Unsound(where, "finite numbers", f"{values[place]} at element {place}")
 
 

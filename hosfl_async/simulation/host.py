@@ -368,13 +368,14 @@ class Simulation:
 
     def _set_timer(self, node: Node, effect: SetTimer) -> None:
         timeline, name, delay_s = self._timeline, effect.name, effect.delay_s
-        timeline.cancel_timer(node, name)
-        if delay_s is not None:
-            if not 0 <= delay_s < inf:
-                raise AgentError(f"{node.name} sets timer {name!r} to {delay_s} s")
-            if not self._weather.calm:
-                delay_s = self._weather.clocks.really_s(node.name, delay_s)
-            timeline.set_timer(timeline.now_s + delay_s, self._fires, node, name)
+        if delay_s is None:
+            timeline.cancel_timer(node, name)
+            return
+        if not 0 <= delay_s < inf:
+            raise AgentError(f"{node.name} sets timer {name!r} to {delay_s} s")
+        if not self._weather.calm:
+            delay_s = self._weather.clocks.really_s(node.name, delay_s)
+        timeline.set_timer(timeline.now_s + delay_s, self._fires, node, name)
 
     def _fire(self, node: Node, name: str) -> None:
         self._counts["timers_fired"] += 1
@@ -393,7 +394,7 @@ class Simulation:
         node.job = timeline.schedule(now_s + lasts_s, self._completes, node, job)
         if self._on_job_begun is not None and node.learner is not None:
             self._on_job_begun(node.learner, job)
-        if node.group is not None and node.group.dropout.strikes_steps:
+        if node.struck_in_steps:
             self._absences.strike_step(node, job, node.device.jobs, lasts_s)
 
     def _complete(self, node: Node, job: Any) -> None:

@@ -40,7 +40,8 @@ class Node:
 
     __slots__ = (
         "agent", "alarm", "away", "boot", "counts_before", "decoder", "departed", "device", "downlink", "dropout_planned", "dropouts",
-        "finished", "group", "job", "learner", "make_agent", "make_learner", "name", "store", "suspended", "timers", "uplink",
+        "finished", "group", "job", "learner", "make_agent", "make_learner", "name", "store", "struck_in_steps", "suspended", "timers",
+        "uplink",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,7 @@ class Node:
         self.decoder, self.device, self.uplink, self.downlink = decoder, device, uplink, downlink
         self.group = group
         """The fleet group of a client; None for a service."""
+        self.struck_in_steps = group is not None and group.dropout.strikes_steps
         self.store = store
         self.agent: Agent | None = None
         """None before the start and while crashed."""

@@ -153,14 +153,17 @@ class Timeline:
     # -- timers -------------------------------------------------------------------------------------------
 
     def set_timer(self, time_s: float, act: Act, node: Node, name: str) -> None:
-        """The node's timer of this name; it has none of that name now."""
+        """The node's timer of this name, in place of the one that it has, if any."""
         self.serial = serial = self.serial + 1
-        self.to_come += 1
         timer = (time_s, serial, act, node, name)
-        if node.timers is None:
-            node.timers = {}
-        node.timers[name] = timer
-        if node.alarm is None or time_s < node.alarm[0]:
+        timers = node.timers
+        if timers is None:
+            timers = node.timers = {}
+        if name not in timers:
+            self.to_come += 1
+        timers[name] = timer
+        alarm = node.alarm
+        if alarm is None or time_s < alarm[0]:
             self._set_alarm(node, timer)
 
     def cancel_timer(self, node: Node, name: str) -> bool:

@@ -375,6 +375,15 @@ def test_who_is_far_behind_gets_the_snapshot_with_its_place_in_the_chain() -> No
     assert made.agent.counts["snapshots"] == 1
 
 
+def test_a_snapshot_for_many_is_one_object_until_the_log_has_moved() -> None:
+    made = filled(7, snapshot_every_versions=3, snapshot_behind_versions=3)
+    (first,), (second,) = made.say("b", CatchUp(0)), made.say("a", CatchUp(0))
+    assert first is second
+    made.contribute("a", 8, base_version=7)
+    (later,) = made.say("b", CatchUp(0))
+    assert (later.version, later.head) == (6, 8) and later.parameters is first.parameters and first.head == 7
+
+
 def test_who_needs_forgotten_entries_gets_the_snapshot_though_it_is_near() -> None:
     made = filled(7, entries_kept_max=1, snapshot_every_versions=3, snapshot_behind_versions=100)
     assert made.agent.log.oldest_base == 5

@@ -58,6 +58,20 @@ def test_every_message_reaches_its_readers_unchanged_and_nobody_else(sender: str
                 decoder.decode(payload)
 
 
+def test_who_looks_through_a_message_once_still_refuses_the_next_of_its_kind() -> None:
+    decoder = Decoder(m.EdgeClientInbox)
+    step, wrong = m.StepId("a", 1, 1), struct.pack("<f", float("inf"))
+    sound = m.DualVariable(step, 1, m.Tensor("float32", (1, 1), bytes(4)))
+    unsound = m.DualVariable(step, 1, m.Tensor("float32", (1, 1), wrong))
+    for _ in range(2):
+        decoder.check(sound, 99)
+        decoder.check(sound, 99)
+        with pytest.raises(CodecError, match="finite"):
+            decoder.check(unsound, 99)
+        with pytest.raises(CodecError, match="at most"):
+            decoder.check(sound, 2**40)
+
+
 @settings(max_examples=300)
 @given(names, messages)
 def test_the_msgpack_package_reads_our_bytes_and_we_read_its(sender: str, message: m.Message) -> None:

@@ -84,6 +84,16 @@ def test_what_does_not_fit_float32_is_refused(value: float) -> None:
         coefficients([0.0, value], learning_rate=10.0, weight=1.0, contributions=1)
 
 
+@given(st.lists(st.floats(-4.0, 4.0, width=32), min_size=1, max_size=8), st.floats(0.25, 8.0))
+def test_what_is_beyond_a_bound_is_refused_and_nothing_else(values: list[float], bound: float) -> None:
+    packed = struct.pack(f"<{len(values)}f", *values)
+    if max(map(abs, values)) <= bound:
+        assert scaled_gradient(packed, learning_rate=1.0, weight=1.0, contributions=1, bound=bound) == packed
+    else:
+        with pytest.raises(OverflowError):
+            scaled_gradient(packed, learning_rate=1.0, weight=1.0, contributions=1, bound=bound)
+
+
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=8))
 def test_unpacking_is_exact(values: list[float]) -> None:
     assert list(unpack_coefficients(struct.pack(f"<{len(values)}f", *values))) == values

@@ -30,16 +30,16 @@ MUTANTS = (
         name="no_dedupe_at_the_aggregator",
         why="A repeated contribution must change nothing; here it is admitted again.",
         file="agents/aggregator.py",
-        old="        elif fate is not Fate.UNKNOWN:\n",
-        new="        elif fate is Fate.WAITING:\n",
+        old="        elif fate is not UNKNOWN:\n",
+        new="        elif fate is WAITING:\n",
         tests=("agents/test_aggregator.py",),
     ),
     Mutant(
         name="an_answer_that_is_not_final",
         why="What is in the log or refused stays so; the table of fates is enforced, not only drawn.",
         file="agents/membership.py",
-        old="        if there not in FATES[here] and here is not Fate.SUPERSEDED:\n",
-        new="        if here is Fate.WAITING and there not in FATES[here]:\n",
+        old="        if there not in FATES[here] and here is not SUPERSEDED:\n",
+        new="        if here is WAITING and there not in FATES[here]:\n",
         tests=("agents/test_membership.py",),
     ),
     Mutant(
@@ -65,9 +65,7 @@ MUTANTS = (
         why="A restarted aggregator must know what is in its log, or it takes a repeated contribution twice.",
         file="agents/aggregator.py",
         old="            self.log.restore(record.entry)\n",
-        new="            self.log.restore(record.entry)\n"
-        "            self._accepted_before += len(record.entry.terms)\n"
-        "            continue\n",
+        new="            self.log.restore(record.entry)\n            self._note_progress(len(record.entry.terms))\n            continue\n",
         tests=("agents/test_aggregator.py", "agents/test_stories.py"),
     ),
     Mutant(
@@ -202,10 +200,10 @@ MUTANTS = (
         name="entry_replayed_within_a_step",
         why="No entry between anchor and projection: the two-point estimate would be biased.",
         file="agents/edge_client.py",
-        old="        if self._busy or self._phase is not Phase.RESTING:\n            return\n",
-        new="        if not self._busy and self._phase is Phase.AWAITING_DUAL and (early := self._follower.job()):\n"
+        old="        if self._busy or self._phase is not RESTING:\n            return\n",
+        new="        if not self._busy and self._phase is AWAITING_DUAL and (early := self._follower.job()):\n"
         "            self._run(early)\n"
-        "        if self._busy or self._phase is not Phase.RESTING:\n            return\n",
+        "        if self._busy or self._phase is not RESTING:\n            return\n",
         tests=("agents/test_edge_client.py",),
     ),
     Mutant(
@@ -348,8 +346,8 @@ MUTANTS = (
         name="nan_in_tensors_passes_the_codec",
         why="One activation that is not finite poisons both halves.",
         file="codec/soundness.py",
-        old="    if not finite.all():\n",
-        new="    if finite.size and not finite.any():\n",
+        old="    if not finite[place]:\n",
+        new="    if not finite.any():\n",
         tests=("ground/test_codec.py",),
     ),
     Mutant(
@@ -554,10 +552,34 @@ MUTANTS = (
         name="handed_over_unchecked",
         why="A message that is handed over as it was sent must pass the checks that its bytes would.",
         file="codec/envelope.py",
-        old="        if check is not None:\n            try:\n                check(message)\n            except BAD_BYTES as error:\n"
+        old="            try:\n                check(message)\n            except BAD_BYTES as error:\n"
         '                raise CodecError(f"{kind.__name__}: {quoted(error)}") from None\n',
         new="",
         tests=("simulation/test_simulation_host.py",),
+    ),
+    Mutant(
+        name="one_sound_message_vouches_for_its_kind",
+        why="Only the very message that was looked through need not be looked through again.",
+        file="codec/envelope.py",
+        old="self._sound.get(kind) is not message:",
+        new="kind not in self._sound:",
+        tests=("ground/test_codec.py",),
+    ),
+    Mutant(
+        name="a_norm_that_lets_twice_the_bound_through",
+        why="What lies beyond the bound is refused, however the quick look at the norm comes out.",
+        file="scaling.py",
+        old="    if hypot(*values) < bound / 2:\n",
+        new="    if hypot(*values) < bound * 2:\n",
+        tests=("ground/test_scaling.py",),
+    ),
+    Mutant(
+        name="an_old_head_in_a_snapshot_that_is_told_again",
+        why="A snapshot is one object while the log stands still; once it moved, it must name the new head.",
+        file="agents/own_half.py",
+        old="snapshot.head != head or ",
+        new="",
+        tests=("agents/test_aggregator.py",),
     ),
     Mutant(
         name="lost_messages_uncounted",
@@ -572,8 +594,8 @@ MUTANTS = (
         why="A contribution is durable before it is sent; else a crash between the two loses a step that somebody has seen.",
         file="agents/edge_client.py",
         old="        if self._settings.durable_outbox:\n            self._effects.append(Persist(ContributionMade(message)))\n"
-        "        self._smashed = self._dual = None\n        self._enter(Phase.RESTING)\n        self._send(AGGREGATOR, message)\n",
-        new="        self._smashed = self._dual = None\n        self._enter(Phase.RESTING)\n        self._send(AGGREGATOR, message)\n"
+        "        self._smashed = self._dual = None\n        self._enter(RESTING)\n        self._send(AGGREGATOR, message)\n",
+        new="        self._smashed = self._dual = None\n        self._enter(RESTING)\n        self._send(AGGREGATOR, message)\n"
         "        if self._settings.durable_outbox:\n            self._effects.append(Persist(ContributionMade(message)))\n",
         tests=("agents/test_durability.py", "agents/test_machines.py::TestWholeSystem"),
     ),
