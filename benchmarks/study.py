@@ -46,6 +46,7 @@ from hosfl_async.assembly.many import Point, run_many
 from hosfl_async.errors import HosflError, SettingsError
 from hosfl_async.report import read_summary
 from hosfl_async.report.comparing import curve_of, method_run, read_evaluations
+from hosfl_async.report.summary import Personal
 from hosfl_async.scenario import Scenario, gallery, load_scenario, scenario_file
 from hosfl_async.scenario.writing import override_texts, scenario_digest
 
@@ -65,6 +66,8 @@ FIGURES: tuple[str, ...] = (
     "time_to_target_s",
 )
 FIGURES += ("bytes_to_target", "at_samples", "at_time_s", "at_bytes")
+PERSONAL: tuple[str, ...] = ("own_before", "own_after", "own_worst_before", "own_worst_after")
+"""Of studies with personal fine-tuning: accuracies on the clients' own tests, mean and worst client."""
 
 
 class At(BaseModel):
@@ -171,7 +174,12 @@ def figures_of(point: Point, folder: Path, study: Study) -> dict[str, Any]:
         "at_samples": at(study.at.samples, curve.samples),
         "at_time_s": at(study.at.time_s, curve.time_s),
         "at_bytes": at(study.at.bytes, curve.bytes),
+        **({} if summary.personal is None else _personal(summary.personal)),
     }
+
+
+def _personal(found: Personal) -> dict[str, float]:
+    return dict(zip(PERSONAL, (found.before, found.after, found.worst_before, found.worst_after), strict=True))
 
 
 def run_study(study: Study, processes: int) -> list[dict[str, Any]]:
@@ -192,11 +200,16 @@ def run_study(study: Study, processes: int) -> list[dict[str, Any]]:
 
 def write_lines(study: Study, lines: Sequence[Mapping[str, Any]]) -> None:
     text = StringIO()
-    writer = csv.DictWriter(text, [*study.axes, "label", "seed", *FIGURES], lineterminator="\n")
+    writer = csv.DictWriter(text, [*study.axes, "label", "seed", *FIGURES, *_own(lines)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     TABLES.mkdir(parents=True, exist_ok=True)
     (TABLES / f"{study.name}.csv").write_text(text.getvalue(), encoding="utf-8")
+
+
+def _own(lines: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """``PERSONAL`` if any of these runs has them."""
+    return PERSONAL if any(line.get(PERSONAL[0]) for line in lines) else ()
 
 
 def read_lines(study: Study) -> list[dict[str, str]]:
@@ -210,6 +223,8 @@ def table(study: Study, lines: Sequence[Mapping[str, str]]) -> str:
     at = {key: limit for key, limit in study.at.model_dump().items() if limit}
     marks = [f"at {limit:,g} {key}".replace("time_s", "s") for key, limit in at.items()]
     heads = [*study.axes, "setting", "final", "lowest to highest", "best", "difference", "MB", *to_target, *marks]
+    own = ("own test (worst client)", "after tuning") if _own(lines) else ()
+    heads += own
     rows = [_cells(heads), "|" + "---|" * (len(study.axes) + 1) + "---:|" * (len(heads) - len(study.axes) - 1)]
     for condition in study.conditions():
         for label in [*(row.label for row in study.row), *([FROZEN] if study.control else [])]:
@@ -225,6 +240,8 @@ def table(study: Study, lines: Sequence[Mapping[str, str]]) -> str:
             if study.target:
                 cells += [_to_target(mine, key, form, by) for key, form, by in _COSTS]
             cells += [_read_off(mine, f"at_{key}") for key in at]
+            if own:
+                cells += [f"{_read_off(mine, f'own_{when}')} ({_read_off(mine, f'own_worst_{when}')})" for when in ("before", "after")]
             rows.append(_cells(cells))
     return "\n".join(rows) + "\n"
 

@@ -607,6 +607,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             fault=fault,
             compute=replace(scenario.compute, forward_s=1.0),
             shared=shared,
+            personal=scenario.personal if scenario.update.rule == "sgd" else replace(scenario.personal, steps=0),
             aggregator=aggregator,
             server=replace(scenario.server, micro_batch_max=1, device_share_max=1.0),
             outages=outages,

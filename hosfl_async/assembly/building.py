@@ -45,6 +45,7 @@ class Parts:
             scenario.first_order,
             scenario.cut,
             scenario.update,
+            scenario.personal,
             seed=scenario.seed,
             clients=names,
             learning_rate=scenario.aggregator.learning_rate,

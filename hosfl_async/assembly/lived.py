@@ -11,9 +11,12 @@ from pathlib import Path
 from time import time_ns
 from typing import Any
 
+import msgspec
+
 from hosfl_async.assembly.building import INBOXES, Parts, modelled_pace
 from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
 from hosfl_async.assembly.leaving import keep_best, leave_checkpoint, leave_model
+from hosfl_async.assembly.personalising import personal_figures
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.resuming import Stopped, reopen_folder
 from hosfl_async.assembly.simulated import frozen_accuracy
@@ -84,6 +87,8 @@ def run_live(
         hosts, pace = asyncio.run(_run(scenario, parts, files, recorder, watcher, broker, validate, on_open, stopped))
         watcher.look()
         summary = _summary(scenario, hosts, recorder, watcher, frozen, pace.joules(), stopped)
+    personal = personal_figures(scenario, parts, hosts[AGGREGATOR].learner, hosts[SPLIT_SERVER].learner)
+    summary = msgspec.structs.replace(summary, personal=personal)
     leave_model(folder, scenario, parts, hosts[AGGREGATOR].learner, hosts[SPLIT_SERVER].learner)
     write_summary(summary, folder / SUMMARY)
     followers.end(summary)

@@ -13,6 +13,7 @@ import msgspec
 from hosfl_async.assembly.building import INBOXES, Parts
 from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
 from hosfl_async.assembly.leaving import keep_best, leave_checkpoint, leave_model
+from hosfl_async.assembly.personalising import personal_figures
 from hosfl_async.assembly.progress import Watch, Watcher
 from hosfl_async.assembly.resuming import Stopped, interrupts_caught, reopen_folder
 from hosfl_async.assembly.summing import summarise
@@ -148,7 +149,8 @@ def simulate(
             if trial
             else progress_problems(outcome.ended, outcome.finished_at_s, outcome.last_fault_s)
         )
-    summary = msgspec.structs.replace(summary, unmet=(*summary.unmet, *broken))
+    personal = personal_figures(scenario, parts, simulation.learner(AGGREGATOR), simulation.learner(SPLIT_SERVER))
+    summary = msgspec.structs.replace(summary, unmet=(*summary.unmet, *broken), personal=personal)
     if folder and traced:
         leave_model(folder, scenario, parts, simulation.learner(AGGREGATOR), simulation.learner(SPLIT_SERVER))
     if folder:

@@ -12,9 +12,9 @@ from functools import cache
 
 import torch
 
-from hosfl_async.errors import LearnerError
+from hosfl_async.errors import LearnerError, SettingsError
 from hosfl_async.learning.cut_traffic import CutTraffic
-from hosfl_async.learning.data import BatchSampler, load_dataset, partition
+from hosfl_async.learning.data import BatchSampler, load_dataset, own_test, partition
 from hosfl_async.learning.directions import new_prober, perturbed_floats
 from hosfl_async.learning.first_order import ServerTrainer
 from hosfl_async.learning.flops import StepCost, step_cost
@@ -26,9 +26,11 @@ from hosfl_async.learning.samples import Indices
 from hosfl_async.learning.sequences import take
 from hosfl_async.learning.settings import (
     DEFAULT_CUT,
+    DEFAULT_PERSONAL,
     DEFAULT_UPDATE,
     CutSettings,
     FirstOrderSettings,
+    PersonalSettings,
     TaskSettings,
     UpdateSettings,
     ZerothOrderSettings,
@@ -60,6 +62,7 @@ class LearnerFactory:
         first_order: FirstOrderSettings,
         cut: CutSettings = DEFAULT_CUT,
         update: UpdateSettings = DEFAULT_UPDATE,
+        personal: PersonalSettings = DEFAULT_PERSONAL,
         *,
         seed: int,
         clients: Sequence[str],
@@ -70,7 +73,7 @@ class LearnerFactory:
     ) -> None:
         """``client_only``: of one edge client's process, which keeps no server half. ``learning_rate``: eta of the client half, for the
         update rules that take it at replay. ``forwards_together_max``: see ``forward_pool``; for shared learners only."""
-        self.update, self.learning_rate = update, learning_rate
+        self.update, self.learning_rate, self.personal = update, learning_rate, personal
         self.task, self.zeroth_order, self.first_order, self.cut, self.seed = task, zeroth_order, first_order, cut, seed
         self.run_key = run_key_of(seed)
         data = load_dataset(task, seed)
@@ -127,9 +130,23 @@ class LearnerFactory:
         return step_cost(self._new_model(), batch, 0, 0).forward_flops / step_cost(half, batch, 0, 0).forward_flops
 
     def shard(self, name: str) -> Indices:
-        """Positions of a client's own training samples."""
+        """Positions of the samples on which a client trains."""
+        return self._parted(name)[0]
+
+    def own_test(self, name: str) -> Indices:
+        """Positions of the samples that a client keeps back as its own test; none where there is no personal fine-tuning."""
+        return self._parted(name)[1]
+
+    def _parted(self, name: str) -> tuple[Indices, Indices]:
         position = self._position[name]
-        return self._order[self._bounds[position] : self._bounds[position + 1]]
+        whole = self._order[self._bounds[position] : self._bounds[position + 1]]
+        if not self.personal.steps:
+            return whole, whole[:0]
+        training, test = own_test(whole, self.data.train_labels, self.personal.held_out, self.personal.gap)
+        if not len(training):
+            found = f"{name} has {len(whole)}"
+            raise SettingsError("personal.gap", "nothing is left to train on", expected="fewer, or more samples", found=found)
+        return training, test
 
     def _alone(self) -> tuple[VersionStore, Workbench]:
         model = self._new_model()

@@ -128,7 +128,7 @@ def _fashion_mnist(task: TaskSettings, seed: int) -> Samples:
 
 def _watch(task: TaskSettings, seed: int) -> Samples:
     """Windows of a smartwatch's sensors; see ``signals``."""
-    windows, labels, held_out, people = watch(task.test_people)
+    windows, labels, held_out, people = watch(task.test_people, task.train_people)
     return Samples(windows, labels, 7, held_out=held_out, owners=people)
 
 
@@ -223,6 +223,21 @@ def _level(shares: list[Indices], samples_min: int) -> None:
             shares[poor] = np.concatenate([shares[poor], shares[rich][-moved:]])
             shares[rich] = shares[rich][:-moved]
             heappush(richest, (surplus + moved, rich))
+
+
+def own_test(shard: Indices, labels: Labels, held_out: float, gap: int) -> tuple[Indices, Indices]:
+    """One client's samples, parted: what it trains on, and the last ``held_out`` of each class in the data's own order, rounded down.
+
+    ``gap`` samples before these are in neither. ``labels`` are those of all samples.
+    """
+    kept, tests = [shard[:0]], [shard[:0]]
+    ordered = np.sort(shard)
+    for label in np.unique(labels[ordered]):
+        members = ordered[labels[ordered] == label]
+        count = int(len(members) * held_out)
+        tests.append(members[len(members) - count :])
+        kept.append(members[: max(len(members) - count - gap, 0)] if count else members)
+    return np.concatenate(kept), np.concatenate(tests)
 
 
 # -- one step's batch ---------------------------------------------------------------------------------

@@ -174,6 +174,12 @@ class ClientLearner(_Follower):
         """Training samples that this client owns."""
         return len(self._shard)
 
+    def activations(self, positions: NDArray[np.int64]) -> tuple[Activations, NDArray[np.int64], torch.Tensor | None]:
+        """Of these samples at the version held: activations, labels, and lengths where samples are sequences."""
+        batch = take(self._bench.images, torch.from_numpy(positions))
+        activations = forward(self._bench.model.client, self._held.views, batch)
+        return activations, self._bench.labels[positions], lengths_beside(batch)
+
     def run(self, job: Any) -> Any:
         match job:
             case jobs.Forward():
@@ -329,6 +335,10 @@ class ServerLearner(_Follower):
     def theta_s(self) -> NDArray[np.float32]:
         """A copy of the server half's parameters."""
         return self._trainer.theta.copy()
+
+    def correct(self, activations: Activations, labels: NDArray[np.int64], lengths: torch.Tensor | None) -> int:
+        """How many of these samples are classified as their labels say; changes nothing."""
+        return self._trainer.evaluate(torch.from_numpy(activations), torch.from_numpy(labels), lengths=lengths)[0]
 
     def run(self, job: Any) -> Any:
         match job:

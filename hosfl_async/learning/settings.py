@@ -136,6 +136,8 @@ class TaskSettings:
     """Training samples that are kept, chosen at random; 0: all."""
     test_people: Annotated[tuple[Annotated[int, Ge(1), Le(10)], ...], MaxLen(9)] = (9, 10)
     """Of watch: who is held out. Nobody: the last fifth of each recording is."""
+    train_people: Annotated[tuple[Annotated[int, Ge(1), Le(10)], ...], MaxLen(10)] = ()
+    """Of watch: who trains, of those who are not held out. Nobody: all of them."""
     batch_size: Annotated[int, Ge(1), Le(65536)] = 32
     """Samples in one client step; drawn with replacement where a client has fewer."""
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -209,6 +211,28 @@ class UpdateSettings:
 
 
 DEFAULT_UPDATE = UpdateSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonalSettings:
+    """Fine-tuning of each client's own copy of the client half when the run is over; nothing of it is ever aggregated."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    steps: Annotated[int, Ge(0), Le(1_000_000)] = 0
+    """Steps that each client takes on its own training samples: forward passes and the final server half's dual, as ever. 0: none, and
+    nobody keeps samples back."""
+    learning_rate: Annotated[float, Gt(0)] = 0.02
+    """Of these steps, each of which is one client's alone."""
+    probes: Annotated[int, Ge(1), Le(4096)] = 20
+    """Perturbed forward passes of each of these steps."""
+    held_out: Annotated[float, Gt(0), Lt(1)] = 0.2
+    """Part of each client's samples of each class, the last ones, that nobody trains on, in the whole run: its own test."""
+    gap: Annotated[int, Ge(0), Le(1000)] = 0
+    """Samples before these that are left out, too. watch needs 1: a window shares half of its values with the next."""
+
+
+DEFAULT_PERSONAL = PersonalSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

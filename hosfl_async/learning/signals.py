@@ -43,18 +43,26 @@ def _idx(path: Path, head: int) -> NDArray[np.uint8]:
         return np.frombuffer(file.read(), np.uint8, offset=head)
 
 
-def watch(test_people: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+def watch(
+    test_people: tuple[int, ...], train_people: tuple[int, ...] = ()
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
     """Windows 6x1x100 of a smartwatch's acceleration and rotation, labels of 7 exercises, which are held out, and whose they are.
 
-    Held out are all windows of ``test_people`` (1 to 10), or without any the last fifth of each recording. Windows overlap by half, and
-    never one in training with one that is held out. (Burns et al., "Shoulder physiotherapy exercise recognition", arXiv:1802.01489.)
+    Held out are all windows of ``test_people`` (1 to 10), or without any the last fifth of each recording. Of the others those of
+    ``train_people`` are there, without any all. Windows overlap by half, and never one in training with one that is held out. (Burns et
+    al., "Shoulder physiotherapy exercise recognition", arXiv:1802.01489.)
     """
     if not set(test_people) < set(range(1, 11)):
         raise SettingsError("task.test_people", "no such person, or nobody is left", expected="some of 1 to 10", found=str(test_people))
+    if not set(train_people) <= set(range(1, 11)) - set(test_people):
+        wanted = "some of 1 to 10 who are not in task.test_people"
+        raise SettingsError("task.train_people", "cannot train", expected=wanted, found=str(train_people))
     with (files_of("watch", "task.data") / "watch_dataset.npy").open("rb") as file:
         recordings = _harmless(file)
     windows, labels, held_out, people = [], [], [], []
     for values, label, person in zip(recordings["X"], recordings["y"], recordings["subject"], strict=True):
+        if train_people and person not in (*train_people, *test_people):
+            continue
         late = len(values) - int(len(values) * _LATE_SHARE)
         parts = [(values, person in test_people)] if test_people else [(values[:late], False), (values[late:], True)]
         for part, away in parts:

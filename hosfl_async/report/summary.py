@@ -19,6 +19,29 @@ class Staleness(msgspec.Struct, frozen=True, kw_only=True):
     max: int
 
 
+class PersonalClient(msgspec.Struct, frozen=True, kw_only=True):
+    """One client before and after it tuned its own copy; accuracies are on its own test."""
+
+    name: str
+    training: int
+    test: int
+    before: float
+    after: float
+
+
+class Personal(msgspec.Struct, frozen=True, kw_only=True):
+    """Personal fine-tuning after the run. Means count every client alike; a client without a test of its own is left out."""
+
+    steps: int
+    before: float
+    after: float
+    worst_before: float
+    worst_after: float
+    broken_off: int
+    """Clients whose tuning met a number that was not finite, and ended there."""
+    clients: tuple[PersonalClient, ...]
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """One run in numbers. Fields may be added, never renamed or removed."""
 
@@ -48,6 +71,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The accuracy for which the run was ended before all its client steps."""
     resumed_at_steps: int | None = None
     """Client steps in the log when the run was resumed the last time."""
+    personal: Personal | None = None
+    """Before and after personal fine-tuning, if the scenario has it."""
     unmet: tuple[str, ...] = ()
     """Expectations of the scenario that this run did not meet."""
 

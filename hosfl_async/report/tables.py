@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from hosfl_async.report.summary import Summary
+from hosfl_async.report.summary import Personal, Summary
 
 TIE = 0.01
 """Accuracies closer than this are called a tie."""
@@ -39,6 +39,8 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
     ]
     if summary.target_met is not None:
         rows.insert(3, ("ended early", f"an evaluation reached the target: {summary.target_met:.3f}"))
+    if summary.personal is not None:
+        rows.insert(2, ("personal fine-tuning", _personal(summary.personal)))
     rows += [("[red]not met[/red]", f"[red]{problem}[/red]") for problem in summary.unmet]
     return rows
 
@@ -55,6 +57,12 @@ def _control(summary: Summary) -> str:
     if abs(difference) < TIE:
         return f"{control:.3f}: a tie; the client half made no difference here"
     return f"{control:.3f}: training the client half {'won' if difference > 0 else 'lost'} {abs(difference) * 100:.1f} points"
+
+
+def _personal(personal: Personal) -> str:
+    gained = f"{personal.before:.3f} before, [bold]{personal.after:.3f}[/bold] after {personal.steps:,} steps, on clients' own tests"
+    worst = f"worst client {personal.worst_before:.3f} and {personal.worst_after:.3f}"
+    return f"{gained}; {worst}" + (f"; {personal.broken_off} broken off" if personal.broken_off else "")
 
 
 def _bytes(by_kind: dict[str, int]) -> str:

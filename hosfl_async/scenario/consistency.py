@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 
 from hosfl_async.agents.device_share import batches_of_one
-from hosfl_async.agents.settings import DENSE
+from hosfl_async.agents.settings import ALONE, DENSE
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.plugins import DATA, MODELS, is_path
 from hosfl_async.learning.settings import DATA_NAMES, ENCODERS, FED_BACK, MODEL_NAMES
@@ -31,6 +31,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     yield from _places(scenario, source)
     yield from _directions(scenario, source)
     yield from _feedback(scenario, source)
+    yield from _personal(scenario, source)
     yield from _bounds(scenario, source)
     yield from _outages(scenario, source)
     yield from _faults(scenario, source)
@@ -148,6 +149,17 @@ def _feedback(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             expected=" or ".join(FED_BACK),
             found=model.trainable,
         )
+
+
+def _personal(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    if not scenario.personal.steps:
+        return
+    if scenario.shared.estimator in {"server_losses", *ALONE}:
+        found, problem = str(scenario.personal.steps), f"{scenario.method} has no dual to tune a client's own copy by"
+        yield source.problem(("personal", "steps"), problem, expected="0", found=found)
+    elif scenario.update.rule != "sgd":
+        problem = "a client's own copy takes plain steps, without the log's moments"
+        yield source.problem(("update", "rule"), problem, expected="sgd", found=scenario.update.rule)
 
 
 def _places(scenario: Scenario, source: Source) -> Iterator[SettingsError]:

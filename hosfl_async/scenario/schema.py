@@ -18,7 +18,14 @@ from pydantic import StringConstraints, TypeAdapter
 from hosfl_async.agents.settings import AggregatorSettings, Directions, EdgeClientSettings, Estimator, RetrySettings, SplitServerSettings
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.codec import CodecLimits
-from hosfl_async.learning.settings import CutSettings, FirstOrderSettings, TaskSettings, UpdateSettings, ZerothOrderSettings
+from hosfl_async.learning.settings import (
+    CutSettings,
+    FirstOrderSettings,
+    PersonalSettings,
+    TaskSettings,
+    UpdateSettings,
+    ZerothOrderSettings,
+)
 from hosfl_async.live.settings import LiveSettings
 from hosfl_async.scenario.methods import Method
 from hosfl_async.simulation.faults import Fault
@@ -139,6 +146,7 @@ class Scenario:
     update: UpdateSettings = field(default_factory=UpdateSettings)
     first_order: FirstOrderSettings = field(default_factory=FirstOrderSettings)
     cut: CutSettings = field(default_factory=CutSettings)
+    personal: PersonalSettings = field(default_factory=PersonalSettings)
     fleet: Annotated[tuple[FleetGroup, ...], MinLen(1)]
     """Groups of client devices; the clients are numbered through all groups from client-1 on."""
     fleet_size: Annotated[int, Ge(0), Le(1_000_000)] = 0

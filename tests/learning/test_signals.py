@@ -13,7 +13,7 @@ import pytest
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning import signals
-from hosfl_async.learning.data import load_dataset, partition
+from hosfl_async.learning.data import load_dataset, own_test, partition
 from hosfl_async.learning.models import build_model
 from hosfl_async.learning.settings import ModelSettings, PartitionSettings, TaskSettings
 
@@ -48,6 +48,25 @@ def test_no_window_in_training_overlaps_one_that_is_held_out(folder: Path) -> No
     data = load_dataset(TaskSettings(data="watch", test_people=()), 0)
     training, test = (images[:, 0, 0, :] for images in (data.train_images, data.test_images))
     assert len(test) and not set(training.ravel().tolist()) & set(test.ravel().tolist())
+
+
+@pytest.mark.parametrize("gap", [0, 1])
+def test_a_persons_own_test_overlaps_no_window_it_trains_on_where_a_gap_is_left(folder: Path, gap: int) -> None:
+    write_watch(folder)
+    data = load_dataset(TaskSettings(data="watch"), 0)
+    order, bounds = partition(data.train_labels, 8, PartitionSettings(rule="natural"), 0, data.train_owners)
+    for begin, end in pairwise(bounds):
+        training, test = (data.train_images[part, 0, 0, :] for part in own_test(order[begin:end], data.train_labels, 0.2, gap))
+        assert len(test) and bool(set(training.ravel().tolist()) & set(test.ravel().tolist())) == (gap == 0)
+
+
+def test_chosen_people_train_alone_and_the_test_stays(folder: Path) -> None:
+    write_watch(folder)
+    all_there, alone = (load_dataset(TaskSettings(data="watch", train_people=chosen), 0) for chosen in ((), (4,)))
+    assert alone.train_owners is not None and set(alone.train_owners) == {4}
+    np.testing.assert_array_equal(alone.test_images, all_there.test_images)
+    with pytest.raises(SettingsError, match=r"task\.train_people"):
+        load_dataset(TaskSettings(data="watch", train_people=(9,)), 0)
 
 
 def write_watch(folder: Path) -> None:
