@@ -233,6 +233,18 @@ WRONG = {
         SMALL + '[aggregator]\nlocation = "median"\n',
         [":5: aggregator.location", "expected mean", "shared.directions"],
     ),
+    "trust without peers": (
+        SMALL + '[aggregator.trust]\nrule = "peers"\n',
+        [":5: aggregator.trust.rule", "no two clients can be compared", "expected none", 'shared.directions = "per_version"'],
+    ),
+    "trust that is lost where it is won": (
+        SMALL + '[shared]\ndirections = "per_version"\n[aggregator.trust]\nrule = "peers"\ntrust_from = -0.5\n',
+        [":8: aggregator.trust.trust_from", "distrusted at once", "at least aggregator.trust.distrust_below, -0.1", "found -0.5"],
+    ),
+    "more distrusted than trusted": (
+        SMALL + "[aggregator.trust]\ndistrusted_share_max = 0.5\n",
+        [":5: aggregator.trust.distrusted_share_max", "less than 0.5", "found 0.5"],
+    ),
     "directions of a first-order client": (
         'method = "sfl_first_order"\n' + SMALL + '[shared]\ndirections = "per_version"\n',
         [":6: shared.directions", "no directions"],
@@ -592,6 +604,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             retry=replace(scenario.shared.retry, first_s=1.0, max_s=2.0),
         )
         aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9, cohort=0, cohort_extra=0, location="mean")
+        aggregator = replace(aggregator, trust=replace(aggregator.trust, rule="none"))
         outages = tuple(replace(outage, agent="client-1") for outage in scenario.outages)
         fleet = tuple(map(consistent_group, scenario.fleet))
         sound = {"agents": ("clients",), "latency_factor": 2.0, "clock_rate": 2.0}

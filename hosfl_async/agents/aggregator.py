@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
+from operator import ne
 from typing import Any, Literal
 
 from hosfl_async.agent import (
@@ -46,6 +47,7 @@ from hosfl_async.agents.own_half import OwnHalf
 from hosfl_async.agents.participation import participation_weight
 from hosfl_async.agents.settings import DENSE, AggregatorSettings
 from hosfl_async.agents.staleness import staleness_weight
+from hosfl_async.agents.trust import Sighting, Trust
 from hosfl_async.agents.turnstile import COUNTS, Turnstile, Wish
 from hosfl_async.agents.update_buffer import Contribution, UpdateBuffer
 from hosfl_async.agents.update_log import UpdateLog
@@ -89,7 +91,8 @@ class Aggregator:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
             ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "over_share", "early", "joined", "join_refused", "strangers",
-             "by_deadline", "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "clipped", "wishes_fenced",
+             "by_deadline", "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "clipped", "distrusted",
+             "trust_lost", "trust_regained", "wishes_fenced",
              "targets_refused", *COUNTS), 0,
         )  # fmt: skip
         self.log = UpdateLog()
@@ -100,6 +103,7 @@ class Aggregator:
         self._members = Membership(clients_max=settings.clients_max, window=settings.answers_remembered_max)
         self._own_half = OwnHalf(settings, self.log)
         self._clipping = Clipping(settings.clipping)
+        self._trust = Trust(settings.trust)
         self._turnstile = Turnstile(settings, self.counts, member=self._present, members=self._members.__len__)
         self._limited = self._turnstile.places_max > 0
         """Whether there are places at all: without a limit nobody takes one, and nothing need be given back."""
@@ -270,10 +274,13 @@ class Aggregator:
     def _admit(self, sender: str, message: Contributed, member: Member) -> None:
         staleness = self.log.head - message.base_version
         weight = staleness_weight(staleness, self._settings.staleness) if staleness >= 0 else 1.0
+        too_stale = weight == 0.0
         weight *= self._participation(member)
-        scalars, gradient = self._contents(message)
-        contribution = Contribution(message.step, message.base_version, scalars, staleness, weight, gradient)
-        problem = self._try_add(contribution)
+        if not (trusted := self._trust.trusts(sender)):
+            weight = 0.0
+        scalars, gradient, beyond = self._contents(message)
+        contribution = Contribution(message.step, message.base_version, scalars, staleness, weight, gradient, beyond)
+        problem = "stale" if too_stale else self._try_add(contribution)
         member.remember(message.step.number, problem)
         if self._limited:
             step_s = self._turnstile.contributed(message.step, self._now, admitted=problem is None)
@@ -281,6 +288,7 @@ class Aggregator:
         if problem:
             self._refuse(sender, message, problem)
         else:
+            self.counts["distrusted"] += not trusted
             self._take(contribution)
         if self._limited:
             self._grant(self._turnstile.fill(self._now))
@@ -292,18 +300,19 @@ class Aggregator:
         contributors = self._members.contributors + (member.accepted == 0)
         return participation_weight(member.accepted + 1, (self.steps_in_log + 1) / contributors, self._settings.participation)
 
-    def _contents(self, message: Contributed) -> tuple[tuple[float, ...], bytes]:
-        """The scalars, clipped, and the gradient of a contribution; one of them is empty."""
+    def _contents(self, message: Contributed) -> tuple[tuple[float, ...], bytes, int]:
+        """The scalars, clipped, and the gradient of a contribution, one of them empty; how many scalars were clipped."""
         if isinstance(message, ClientGradient):
-            return (), message.gradient.data
+            return (), message.gradient.data, 0
         bound = self._clipping.bound
         if bound == inf:
-            return message.projected_gradients, b""
+            return message.projected_gradients, b"", 0
         scalars = clipped(message.projected_gradients, bound)
-        if scalars != message.projected_gradients:
-            self.counts["clipped"] += 1
-            self._effects.append(Record("clipped", {"bound": bound}, message.step))
-        return scalars, b""
+        if scalars == message.projected_gradients:
+            return scalars, b"", 0
+        self.counts["clipped"] += 1
+        self._effects.append(Record("clipped", {"bound": bound}, message.step))
+        return scalars, b"", sum(map(ne, scalars, message.projected_gradients))
 
     def _take(self, contribution: Contribution) -> None:
         """It is in the buffer: commit if that is full."""
@@ -314,10 +323,8 @@ class Aggregator:
         elif len(self._buffer) == 1:
             self._effects.append(SetTimer("deadline", self._settings.buffer_deadline_s))
 
-    def _try_add(self, contribution: Contribution) -> Literal["stale", "malformed"] | None:
+    def _try_add(self, contribution: Contribution) -> Literal["malformed"] | None:
         """Put it into the buffer, or say why not."""
-        if contribution.weight == 0.0:
-            return "stale"
         if contribution.staleness < 0 or not self._well_formed(contribution):
             return "malformed"
         try:
@@ -349,6 +356,8 @@ class Aggregator:
         entry = self.log.append(terms)
         for one in contributions:
             self._clipping.learn(one.projected_gradients)
+        if self._settings.trust.rule != "none":
+            self._judge_devices(contributions)
         self.counts["accepted"] += len(terms)
         self._note_progress(len(terms))
         self.counts["by_deadline"] += by_deadline
@@ -374,6 +383,18 @@ class Aggregator:
         else:
             self._grant(self._turnstile.next_cohort(self._now))
         self._advance()
+
+    def _judge_devices(self, contributions: list[Contribution]) -> None:
+        """What the entry says about whom to trust; whoever lost trust by it, or won it back, stands in the journal."""
+        entry = [
+            Sighting(one.step.client, one.base_version, one.projected_gradients, one.clipped / (len(one.projected_gradients) or 1))
+            for one in contributions
+        ]
+        for turn in self._trust.learn(entry):
+            name = "trust_regained" if turn.trusted else "trust_lost"
+            self.counts[name] += 1
+            values = {"score": turn.score, "clipped_share": turn.clipped_share, "comparisons": float(turn.comparisons)}
+            self._effects.append(Record(name, values, turn.device))
 
     def _announce_end(self) -> None:
         self._send(CLIENTS, HeadAnnounced(self.log.head, True))

@@ -60,6 +60,35 @@ class ClippingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrustSettings:
+    """Whose scalars count, with shared.directions per_version."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _SCHEMA
+
+    rule: Literal["none", "peers"] = "none"
+    """peers: each device has a score, the decayed mean of the cosine of its scalars with every other device's at the same base version. Who
+    has a low one, or nearly always needs clipping, is distrusted: in the log with weight 0, until it agrees again."""
+    distrust_below: Annotated[float, Ge(-1), Le(1)] = -0.1
+    """The score under which a device is distrusted."""
+    trust_from: Annotated[float, Ge(-1), Le(1)] = 0.1
+    """The score at which a distrusted device is trusted again."""
+    comparisons_min: Annotated[int, Ge(1)] = 20
+    """Comparisons before a device is judged by its score."""
+    clipped_share_max: Annotated[float, Ge(0), Le(1)] = 0.8
+    """The mean share of a device's scalars that aggregator.clipping may change before it is distrusted. 1: any."""
+    contributions_min: Annotated[int, Ge(1)] = 4
+    """Contributions before a device is judged by that share."""
+    memory_observations: Annotated[float, Ge(1), Le(1e6)] = 200.0
+    """A comparison, or a contribution, so many ago counts 1/e of the latest."""
+    distrusted_share_max: Annotated[float, Ge(0), Lt(0.5)] = 0.4
+    """Of the devices that can be judged, the part that is distrusted at one time at most; the others keep their trust."""
+    versions_max: Annotated[int, Ge(1), Le(65536)] = 64
+    """Base versions whose vectors are kept, the newest; a contribution from before them finds nobody to be compared with."""
+    vectors_max: Annotated[int, Ge(1), Le(4096)] = 8
+    """Vectors kept of one base version, the first in the log; later ones are compared with these, and not kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipationSettings:
     """How much a contribution counts given how many steps n of its client are in the log; m is the mean over all that contributed."""
 
@@ -203,6 +232,7 @@ class AggregatorSettings:
     participation: ParticipationSettings = field(default_factory=ParticipationSettings)
     """Against the bias towards fast clients."""
     clipping: ClippingSettings = field(default_factory=ClippingSettings)
+    trust: TrustSettings = field(default_factory=TrustSettings)
     device_share_max: Annotated[float, Gt(0), Le(1)] = 1.0
     """Of the buffer_contributions of an entry, the part that one device may have, rounded up; what it sends beyond is counted (over_share)
     and left unanswered until the entry is committed, so it comes again by its client's retry. 1: no limit."""

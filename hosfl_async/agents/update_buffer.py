@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hosfl_async.agents.device_share import batches_of_one
 from hosfl_async.agents.settings import DENSE, AggregatorSettings
@@ -28,6 +28,8 @@ class Contribution(Struct, frozen=True, gc=False):
     staleness: int
     weight: float
     gradient: bytes = b""
+    clipped: int = 0
+    """Of the scalars, those that had to be clipped."""
 
 
 class UpdateBuffer:
@@ -58,7 +60,8 @@ class UpdateBuffer:
         if self.full or contribution.step in self._contributions:
             raise ValueError(f"the buffer is full or holds {contribution.step} already")
         bound = self._settings.coefficient_max
-        scaled = self._scale(contribution, self._divisor([contribution]), bound)  # the largest that it can get: refuse now, not at commit
+        judged = contribution if contribution.weight else structs.replace(contribution, weight=1.0)
+        scaled = self._scale(judged, self._divisor([judged]), bound)  # the largest that it can get: refuse now, not at commit
         if self._shared:
             self._check_sum(contribution)
         elif self._settings.divide_by == "buffer_contributions":
@@ -79,15 +82,21 @@ class UpdateBuffer:
         return ordered, tuple(Term(one.step, one.base_version, *(scaled.get(one.step) or self._scale(one, divisor))) for one in ordered)
 
     def _shared_terms(self, ordered: list[Contribution], divisor: float) -> tuple[Term, ...]:
-        """Steps of one base version probed the same directions: the first of them carries the coefficients of all, the others none."""
+        """Steps of one base version probed the same directions: the first of them carries the coefficients of all, the others none.
+
+        Those of weight 0 are not among those that are combined: a median would count them.
+        """
         settings, together = self._settings, defaultdict[int, list[Contribution]](list)
         for one in ordered:
             together[one.base_version].append(one)
         packed = {}
         for group in together.values():
-            weighed = [(one.weight, one.projected_gradients) for one in group]
+            counted = [one for one in group if one.weight]
+            if not counted:
+                continue
+            weighed = [(one.weight, one.projected_gradients) for one in counted]
             weight, values = combined(weighed, settings.location, settings.trim_share)
-            packed[group[0].step] = coefficients(values, learning_rate=settings.learning_rate, weight=weight, contributions=divisor)
+            packed[counted[0].step] = coefficients(values, learning_rate=settings.learning_rate, weight=weight, contributions=divisor)
         return tuple(Term(one.step, one.base_version, packed.get(one.step, b"")) for one in ordered)
 
     def _check_sum(self, contribution: Contribution) -> None:

@@ -33,6 +33,7 @@ def counts_of(agents: AgentCounts, dropped: int) -> dict[str, int]:
         "refused": sum(aggregator[kind] for kind in ("fenced", "superseded", "malformed", "impostor")),
         "late": aggregator["late"],
         "clipped": aggregator["clipped"],
+        "distrusted": aggregator["distrusted"],
         "places_expired": aggregator["places_expired"],
         "wishes_dropped": aggregator["wishes_dropped"],
         "by_deadline": aggregator["by_deadline"],

@@ -223,6 +223,7 @@ def _draw_directions(draw: Any, tables: dict[str, Any]) -> None:
     if draw(st.booleans()):
         tables["shared"]["directions"] = "per_version"
         tables["aggregator"]["location"] = draw(st.sampled_from(["mean", "median", "trimmed_mean"]))
+        tables["aggregator"]["trust"] = draw(_TRUST)
 
 
 _TASKS = st.fixed_dictionaries(
@@ -262,7 +263,27 @@ _SHARED = st.fixed_dictionaries(
         "retry": _RETRY,
     }
 )
-_CLIENT = st.fixed_dictionaries({"dual_policy": st.sampled_from(["eager", "fresh"]), "dual_reuse": st.sampled_from([1, 1, 2, 3])})
+_TRUST = st.fixed_dictionaries(
+    {
+        "rule": st.sampled_from(["none", "peers"]),
+        "distrust_below": st.sampled_from([-0.1, 0.5]),
+        "trust_from": st.sampled_from([0.5, 0.9]),
+        "comparisons_min": st.integers(1, 2),
+        "contributions_min": st.integers(1, 2),
+        "clipped_share_max": st.sampled_from([0.8, 0.2]),
+        "memory_observations": st.sampled_from([200.0, 2.0]),
+        "distrusted_share_max": st.just(0.49),
+        "versions_max": st.integers(1, 3),
+        "vectors_max": st.integers(1, 3),
+    }
+)
+_CLIENT = st.fixed_dictionaries(
+    {
+        "dual_policy": st.sampled_from(["eager", "fresh"]),
+        "dual_reuse": st.sampled_from([1, 1, 2, 3]),
+        "catch_up": st.sampled_from(["told", "measured"]),
+    }
+)
 _STALENESS = st.fixed_dictionaries(
     {
         "rule": st.sampled_from(["constant", "polynomial", "hinge", "cutoff"]),
@@ -278,6 +299,8 @@ _SERVER = st.fixed_dictionaries(
         "answers_remembered_max": st.integers(1, 6),
         "evaluate_every_steps": st.sampled_from([0, 3]),
         "silence_s": st.sampled_from([20.0, 5.0]),
+        "device_share_max": st.sampled_from([1.0, 1.0, 0.5]),
+        "device_share_window": st.integers(1, 4),
     }
 )
 _CUT_TYPES = st.sampled_from(["float32", "bfloat16", "int8", "int4"])
@@ -299,6 +322,7 @@ def _aggregators(draw: Any, clients: int, *, synchronous: bool, over_selected: b
         "learning_rate": draw(st.sampled_from([0.1, 2.0])),
         "buffer_deadline_s": draw(st.sampled_from([60.0, 20.0])),
         "divide_by": draw(st.sampled_from(["buffer_contributions", "weights"])),
+        "device_share_max": draw(st.sampled_from([1.0, 1.0, 0.5])),
         "participation": {"rule": draw(st.sampled_from(["any", "capped", "inverse"]))},
         "clipping": {"rule": draw(st.sampled_from(["none", "fixed", "median"])), "window_min": draw(st.integers(1, 8))},
         "page_entries_max": draw(st.integers(1, 4)),

@@ -269,9 +269,11 @@ class Reference:
         return theta
 
     def _combined(self, weights: Sequence[tuple[StepId, float]]) -> list[tuple[StepId, float]]:
-        """One step for each base version: the first, with the weight and the scalars of all."""
+        """One step for each base version: the first, with the weight and the scalars of all; those of weight 0 are left out."""
         first: dict[int, tuple[StepId, list[tuple[float, tuple[float, ...]]]]] = {}
         for step, weight in weights:
+            if not weight:
+                continue
             done = self.steps[step]
             first.setdefault(done.base_version, (step, []))[1].append((weight, done.projected_gradients))
         together = []

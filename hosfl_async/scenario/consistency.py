@@ -133,6 +133,22 @@ def _directions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             found=location,
             mend='shared.directions = "per_version"',
         )
+    trust = scenario.aggregator.trust
+    if trust.rule != "none" and shared.directions != "per_version":
+        yield source.problem(
+            ("aggregator", "trust", "rule"),
+            "every step has directions of its own, so no two clients can be compared",
+            expected="none",
+            found=trust.rule,
+            mend='shared.directions = "per_version"',
+        )
+    if trust.rule != "none" and trust.trust_from < trust.distrust_below:
+        yield source.problem(
+            ("aggregator", "trust", "trust_from"),
+            "who is trusted again would be distrusted at once",
+            expected=f"at least aggregator.trust.distrust_below, {trust.distrust_below:g}",
+            found=f"{trust.trust_from:g}",
+        )
 
 
 def _feedback(scenario: Scenario, source: Source) -> Iterator[SettingsError]:

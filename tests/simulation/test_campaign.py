@@ -69,11 +69,14 @@ def test_the_campaign_meets_every_method_and_every_kind_of_fault() -> None:
         met.update({fault.kind for fault in world.fault} | {fault.lie for fault in world.fault if fault.kind == "byzantine"})
         met.update({group.availability.rule for group in world.fleet} | {group.availability.kind for group in world.fleet})
         met.update({outage.agent for outage in world.outages})
+        met.update({world.client.catch_up, world.aggregator.trust.rule})
+        met.update({f"share of {name}" for name in ("server", "aggregator") if getattr(world, name).device_share_max < 1})
         met.update({name for name in ("loss", "duplication", "reordering", "burst_begin") if getattr(world.network, name)})
 
     draw()
     wanted = {*METHODS, *FaultKind.__args__, "fresh", "eager", "float32", "bfloat16", "int8", "int4", "momentum", "adamw", "sgd"}
     wanted |= {"silent", "sign_flip", "random", "huge", "nan", "replayed", "duty_cycle", "markov", "diurnal", "pause", "crash"}
+    wanted |= {"measured", "peers", "share of server", "share of aggregator"}
     wanted |= {"aggregator", "split_server", "client-1", "loss", "duplication", "reordering", "burst_begin"}
     assert wanted <= set(met), wanted - set(met)
 
