@@ -16,7 +16,7 @@ READY := .venv/ready
 READY_TEST := .venv/ready-test
 READY_DOCS := .venv/ready-docs
 PRETRAINED := memory_truth skip_feedback
-BENCHMARKS := $(filter-out __init__ study $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ study study_pictures $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: help simulate live devices test lint check docs bench pretrained results results-full soak tracking clean
 
@@ -57,6 +57,7 @@ pretrained: $(READY_TEST) ## the figures on pretrained models: fetches some 200 
 results: $(READY_TEST) ## the tables of docs/results.md that take minutes, asked again
 	$(BIN)/hosfl data fetch fashion_mnist watch
 	$(BIN)/python -m benchmarks.study --size small -j 2
+	$(BIN)/python -m benchmarks.study_pictures
 
 results-full: $(READY_TEST) ## and those that take hours: fetches pretrained models first
 	$(BIN)/hosfl data fetch fashion_mnist watch snippets minilm smollm2 efficientnet_lite0

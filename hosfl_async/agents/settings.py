@@ -222,7 +222,8 @@ class AggregatorSettings:
     """A contribution with a scaled coefficient (or element of a gradient) beyond this is malformed: a few of them could drive the client
     half out of the range of float32, after which nobody makes a step any more."""
     buffer_contributions: Annotated[int, Ge(1)] = 5
-    """K: contributions per log entry."""
+    """K: contributions per log entry. Well below the number of quick clients: each waits for its answer, so a buffer that they cannot fill
+    waits for the slow ones or for the deadline."""
     buffer_deadline_s: Annotated[float, Gt(0)] = 60.0
     """A buffer that is not full is committed so long after its first contribution, so that dropouts never stall the system."""
     divide_by: Literal["buffer_contributions", "weights"] = "buffer_contributions"
