@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import client_process_memory, client_step, memory, perturbation, reduced_precision, throughput
+from benchmarks import client_process_memory, client_step, memory, perturbation, reduced_precision, throughput, variance
 from hosfl_async.learning.settings import ModelSettings
+from hosfl_async.messages import StepId
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -22,6 +23,31 @@ def test_a_client_step_beside_its_forwards() -> None:
 
 def test_the_perturbation_kernels() -> None:
     assert all(value > 0 for value in perturbation.measure(520).values())
+
+
+def test_orthogonal_signs_are_orthogonal_and_unbiased_and_cost_what_theory_says() -> None:
+    way = variance.WAYS["orthogonal, P = 20"]
+    drawn = variance.Directions(way, b"0123456789abcdef", [(16, 63), (16,)])
+    steps = [drawn.of(StepId("a", 1, number)) for number in range(400)]
+    for directions in steps[:20]:
+        assert set(np.unique(directions)) == {-1.0, 1.0}
+        assert (directions @ directions.T == 1024 * np.eye(20)).all(), "exactly: 1024 is a multiple of the block"
+    gradient = np.zeros(1024)
+    gradient[[3, 70, 1000]] = 1, -2, 3
+    estimates = np.array([(directions @ gradient) @ directions / 20 for directions in steps])
+    error = np.mean(np.sum((estimates - gradient) ** 2, 1)) / 14
+    assert error == pytest.approx(1024 / 20 - 1, rel=0.1), "the share that was not seen"
+    assert np.abs(estimates.mean(0) - gradient).max() < 6 * (9 / 400) ** 0.5, (
+        "columns that are alike do not average each other out in a step"
+    )
+
+
+def test_ways_of_variance_reduction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variance, "FORWARDS", 30)
+    for name in ("curvature, P = 5", "step size by norm, P = 5", "a layer at a time, P = 5", "memory, P = 5", "adamw, P = 5"):
+        assert 0 < variance.Run(variance.WAYS[name], "64-7", 0.1, 0).trained() < 1
+    way = variance.WAYS["plain, P = 20"]
+    assert np.mean(variance.measured_errors(way, "7", 40)) == pytest.approx(variance.expected_error(way, 455), rel=0.2)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's, about what vmap does slowly
