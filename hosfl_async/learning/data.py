@@ -61,6 +61,8 @@ def load_dataset(task: TaskSettings, seed: int) -> Dataset:
         test = test[np.argsort((samples.images[test] != PADDING).sum(axis=1), kind="stable")]
     if 0 < task.samples_max < len(train):
         train = np.sort(train[permutation(named_key("samples kept", seed), len(train))[: task.samples_max]])
+    if 0 < task.test_samples_max < len(test):
+        test = test[np.sort(permutation(named_key("held-out samples kept", seed), len(test))[: task.test_samples_max])]
     images, labels = samples.images, samples.labels
     owners = None if samples.owners is None else samples.owners[train]
     parts = (_aligned(images[train]), labels[train], _aligned(images[test]), labels[test])

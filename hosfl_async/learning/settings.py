@@ -134,6 +134,8 @@ class TaskSettings:
     watch whole people."""
     samples_max: Annotated[int, Ge(0)] = 0
     """Training samples that are kept, chosen at random; 0: all."""
+    test_samples_max: Annotated[int, Ge(0)] = 0
+    """Held-out samples that are kept, chosen at random, where evaluating all of them is dear; 0: all."""
     test_people: Annotated[tuple[Annotated[int, Ge(1), Le(10)], ...], MaxLen(9)] = (9, 10)
     """Of watch: who is held out. Nobody: the last fifth of each recording is."""
     train_people: Annotated[tuple[Annotated[int, Ge(1), Le(10)], ...], MaxLen(10)] = ()

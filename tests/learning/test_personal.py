@@ -99,6 +99,13 @@ def test_nothing_of_it_reaches_anybody_else(together: int) -> None:
     for client in first.clients:
         sizes = len(made.learners.shard(client.name)), len(made.learners.own_test(client.name))
         assert (client.training, client.test) == sizes
+    final = aggregator.run(jobs.TakeSnapshot())  # type: ignore[attr-defined]
+    for client in first.clients[1:6]:  # the same alone, whoever else is tuned
+        learner = made.client_learner(client.name)
+        learner.run(jobs.InstallSnapshot(final.version, final.parameters, final.digest))
+        alone = fine_tune(learner, server, longer.personal, client.name, made.learners.own_test(client.name), EMPTY_CHAIN)
+        assert (alone.before, alone.after) == (client.before, client.after)
+        del learner
     assert first.before != first.after and first.worst_after <= first.after
 
 

@@ -115,6 +115,9 @@ def test_clothes_keep_their_own_test_set(folder: Path) -> None:
     assert data.train_images.shape == (50, 1, 28, 28) and not data.train_images.any() and (data.test_images == 1).all()
     assert data.test_labels.tolist() == list(range(10))
     few = load_dataset(TaskSettings(data="fashion_mnist", samples_max=20), 0)
+    fewer, other = (load_dataset(TaskSettings(data="fashion_mnist", test_samples_max=3), seed) for seed in (0, 1))
+    assert len(fewer.test_labels) == 3 and len(fewer.train_labels) == len(data.train_labels)
+    assert sorted({*fewer.test_labels}) == fewer.test_labels.tolist() != other.test_labels.tolist()
     assert few.train_images.shape[0] == 20 and len(few.test_labels) == 10
 
 

@@ -1089,8 +1089,8 @@ MUTANTS = (
         tests=("learning/test_personal.py", "learning/test_signals.py"),
     ),
     Mutant(
-        name="the_next_client_tunes_the_last_ones_copy",
-        why="Every client's copy begins at the log's final version, whoever was tuned before.",
+        name="everybody_tunes_on_one_clients_samples",
+        why="A client's own copy is tuned on its own samples, whoever was tuned before.",
         file="assembly/personalising.py",
         old="        learner = parts.client_learner(name)\n        learner.run(",
         new="        learner = parts.client_learner(clients[0].name if clients else name)\n        learner.run(",
