@@ -1,7 +1,7 @@
 """Client updates per second and memory: our simulator, pfl-research and Flower, one after the other in one run.
 
-``python -m benchmarks.peers [--clients 1000] [--updates 5000] [--json] [--keep DIR]``. The *trivial update*: a client adds a constant,
-the server averages; what is measured is the engine. What each side does, honestly:
+``python -m benchmarks.peers [--clients 1000] [--updates 5000] [--repeat 5] [--skip flower] [--json] [--keep DIR]``. The *trivial update*:
+a client adds a constant, the server averages; what is measured is the engine. What each side does, honestly:
 
 * **ours**: asynchronous, one process. An update is a whole split-learning step: join once, then catch-up by snapshot, smashed data, dual,
   contribution, acceptance; every message encoded, carried by a modelled link and checked; about a dozen agent events. No model vector
@@ -9,12 +9,16 @@ the server averages; what is measured is the engine. What each side does, honest
 * **ours, whole model**: the peers' own update through the same agents and network, as FedBuff has it: the model of 100 parameters goes
   to the client as a snapshot, its change comes back, the aggregator averages into its log.
 * **pfl-research**: synchronous cohorts, one process, plain numpy. An update is a function call on a shared vector of 100 parameters;
-  nothing is encoded, no time is modelled.
+  nothing is encoded, no time is modelled. An algorithm written by hand for this, the leanest that its base classes allow.
+* **pfl-research, PyTorch**: the same as its documents use it: ``FederatedAveraging`` on a ``PyTorchModel``, its own loop over the user's
+  batches and model difference; only the training step in that loop is replaced by adding the constant.
+* **pfl-research, PyTorch, SGD**: the same with nothing replaced: a step of SGD on a loss whose gradient is the constant.
 * **Flower**: synchronous rounds over Ray's worker processes. An update is a serialised message of 100 parameters to a worker and back.
 
 Each peer gets a virtual environment in a temporary folder, made by this script and thrown away (``--keep`` keeps and reuses it); one that
 cannot be installed is skipped and said so. CPU time and memory (proportional set size) are those of all processes of a side, workers
 included; CPU time counts the whole process with its start-up as ``cpu_s_whole``, and the updates alone where one process does all.
+The sides take turns ``--repeat`` times and each figure is the median; Flower, which needs minutes, runs in the first turn only.
 """
 
 from __future__ import annotations
@@ -26,13 +30,29 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from time import perf_counter, sleep
 from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PEERS = {"pfl-research": ("pfl_worker.py", ["pfl==0.6.0", "numpy"]), "flower": ("flower_worker.py", ["flwr[simulation]==1.41.0", "numpy"])}
+ENVIRONMENTS = {
+    "pfl-research": ["pfl==0.6.0", "numpy"],
+    "pfl-pytorch": ["pfl==0.6.0", "numpy", "torch==2.13.0"],
+    "flower": ["flwr[simulation]==1.41.0", "numpy"],
+}
+"""What is installed where; a CPU build of torch is enough, and pip's own configuration chooses it."""
+OURS = {"ours": "own_worker", "ours, whole model": "own_whole_worker"}
+PEERS = {
+    "pfl-research": ("pfl-research", "pfl_worker.py", []),
+    "pfl-research, PyTorch": ("pfl-pytorch", "pfl_torch_worker.py", []),
+    "pfl-research, PyTorch, SGD": ("pfl-pytorch", "pfl_torch_worker.py", ["sgd"]),
+    "flower": ("flower", "flower_worker.py", []),
+}
+"""Side -> environment, script, and what it is told after the sizes."""
+ONCE = ("flower",)
 MARK = "HOSFL_PEER"
 SAMPLE_EVERY_S = 0.5
 INSTALL_MAX_S = 900
@@ -79,13 +99,13 @@ class Sampled:
         return sum(self._cpu_s.values())
 
 
-def run(name: str, command: list[str], sizes: list[int]) -> dict[str, Any] | None:
+def run(name: str, command: list[str], sizes: list[int], more: Sequence[str] = ()) -> dict[str, Any] | None:
     """One side's figures; None, with the reason on standard error, if it fails."""
     mark = f"{name}-{os.getpid()}"
     quiet = {"RAY_DEDUP_LOGS": "0", "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as problems:
         process = subprocess.Popen(
-            [*command, *map(str, sizes)], cwd=ROOT, env={**os.environ, **quiet, MARK: mark}, stdout=out, stderr=problems, text=True
+            [*command, *map(str, sizes), *more], cwd=ROOT, env={**os.environ, **quiet, MARK: mark}, stdout=out, stderr=problems, text=True
         )
         sampled, began = Sampled(mark), perf_counter()
         while process.poll() is None and perf_counter() - began < RUN_MAX_S:
@@ -111,25 +131,48 @@ def run(name: str, command: list[str], sizes: list[int]) -> dict[str, Any] | Non
     }
 
 
-def measure(clients: int, updates: int, parameters: int, folder: Path) -> dict[str, Any]:
-    sizes = [clients, updates, parameters]
-    sides = {"ours": run("ours", [sys.executable, "-m", "benchmarks.peers.own_worker"], sizes)}
-    sides["ours, whole model"] = run("ours, whole model", [sys.executable, "-m", "benchmarks.peers.own_whole_worker"], sizes)
-    for name, (script, packages) in PEERS.items():
-        python = environment(name, packages, folder)
-        sides[name] = run(name, [str(python), str(HERE / script)], sizes) if python else None
-    return {"clients": clients, "parameters": parameters, "sides": sides, "ratios": ratios(sides)}
+def commands(folder: Path, skipped: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """Side -> how it is started, and what it is told after the sizes; without those that are skipped or cannot be installed."""
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for name, module in OURS.items():
+        found[name] = [sys.executable, "-m", f"benchmarks.peers.{module}"], []
+    wanted = {name: peer for name, peer in PEERS.items() if name not in skipped}
+    pythons = {where: environment(where, ENVIRONMENTS[where], folder) for where in dict.fromkeys(where for where, _, _ in wanted.values())}
+    for name, (where, script, more) in wanted.items():
+        if python := pythons[where]:
+            found[name] = [str(python), str(HERE / script)], more
+    return found
 
 
-def ratios(sides: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """How many times faster and smaller ours is; below 1 it is slower or larger."""
-    ours, ratios = sides["ours"], {}
-    for name, side in sides.items():
-        if side and ours and not name.startswith("ours"):
-            ratios[name] = {
-                "updates_per_s": round(ours["updates_per_s"] / side["updates_per_s"], 2),
-                "memory": round(side["peak_bytes"] / ours["peak_bytes"], 2),
-            }
+def measure(sizes: list[int], turns: int, skipped: Sequence[str], folder: Path) -> dict[str, Any]:
+    """All sides in turn, ``turns`` times; ``sizes`` are clients, updates and parameters."""
+    started = commands(folder, skipped)
+    told: dict[str, list[dict[str, Any]]] = {name: [] for name in (*OURS, *PEERS)}
+    for turn in range(turns):
+        for name, (command, more) in started.items():
+            if (turn == 0 or name not in ONCE) and (figures := run(name, command, sizes, more)):
+                told[name].append(figures)
+    sides = {name: medians(runs) if runs else None for name, runs in told.items() if name not in skipped}
+    return {"clients": sizes[0], "parameters": sizes[2], "turns": turns, "sides": sides, "ratios": ratios(sides)}
+
+
+def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Figure by figure; what a side does not tell stays None."""
+    return {key: None if runs[0][key] is None else round(median(each[key] for each in runs), 4) for key in runs[0]}
+
+
+def ratios(sides: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """For each of our two sides and each peer how many times faster, cheaper and smaller ours is; below 1 it is the other way round."""
+    ratios: dict[str, dict[str, dict[str, float]]] = {}
+    for mine in OURS:
+        for name, side in sides.items():
+            if name not in OURS and side and (ours := sides.get(mine)):
+                ratios.setdefault(mine, {})[name] = ratio = {
+                    "updates_per_s": round(ours["updates_per_s"] / side["updates_per_s"], 2),
+                    "memory": round(side["peak_bytes"] / ours["peak_bytes"], 2),
+                }
+                if side["cpu_ms_per_update"] and ours["cpu_ms_per_update"]:
+                    ratio["cpu"] = round(side["cpu_ms_per_update"] / ours["cpu_ms_per_update"], 2)
     return ratios
 
 
@@ -138,18 +181,24 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--updates", type=int, default=5000)
     parser.add_argument("--parameters", type=int, default=100)
+    parser.add_argument("--repeat", type=int, default=1, help="turns; figures are their medians")
+    parser.add_argument("--skip", nargs="+", default=[], choices=[*PEERS], metavar="SIDE", help=f"some of: {'; '.join(PEERS)}")
     parser.add_argument("--keep", type=Path, help="folder of environments to keep and reuse")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
+    if arguments.repeat < 1:
+        parser.error(f"--repeat: expected at least 1, found {arguments.repeat}")
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(arguments.clients, arguments.updates, arguments.parameters, arguments.keep or Path(folder))
+        sizes = [arguments.clients, arguments.updates, arguments.parameters]
+        figures = measure(sizes, arguments.repeat, arguments.skip, arguments.keep or Path(folder))
     if arguments.json:
         print(json.dumps(figures))
         return
     for name, side in figures["sides"].items():
         print(name, "skipped" if side is None else ", ".join(f"{key} {value:,}" for key, value in side.items() if value is not None))
-    for name, ratio in figures["ratios"].items():
-        print(f"ours to {name}: {ratio['updates_per_s']} times the updates per second, {ratio['memory']} times less memory")
+    for mine, others in figures["ratios"].items():
+        for name, ratio in others.items():
+            print(f"{mine} : {name}, above 1 ours is better: " + ", ".join(f"{key} {value}" for key, value in ratio.items()))
 
 
 if __name__ == "__main__":

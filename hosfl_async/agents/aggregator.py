@@ -159,11 +159,11 @@ class Aggregator:
     def handle(self, event: Event, now: float) -> list[Effect]:
         self._now = now
         self._effects = []
-        if isinstance(event, Received):  # the frequent ones first
+        if type(event) is Received:  # the frequent ones first
             if event.sender in self._gone:
                 self._note_present(event.sender)
             self._receivers[type(event.message)](event.sender, event.message)
-        elif isinstance(event, JobDone):
+        elif type(event) is JobDone:
             self._on_job_done(event.result)
         else:
             self._on_rare(event)

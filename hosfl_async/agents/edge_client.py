@@ -129,8 +129,8 @@ class EdgeClient:
 
     __slots__ = (
         "_asked_s", "_asking", "_attempts", "_base_version", "_boot", "_busy", "_cost", "_dual", "_effects", "_follower", "_given_up",
-        "_granted", "_incarnation", "_introduced", "_job_began_s", "_kept_dual", "_now", "_number", "_phase", "_probed", "_reuses_left",
-        "_settings", "_smashed", "_spread", "_step", "_step_began", "_unanswered", "_wishing",
+        "_granted", "_incarnation", "_introduced", "_job_began_s", "_kept_dual", "_now", "_number", "_phase", "_probed", "_probes",
+        "_reuses_left", "_settings", "_smashed", "_spread", "_step", "_step_began", "_unanswered", "_wishing",
         "broken", "counts", "finished", "name",
     )  # fmt: skip
 
@@ -141,6 +141,8 @@ class EdgeClient:
         """Why this client stopped for good, if it did."""
         self.finished = False
         self._settings = settings
+        self._probes = settings.probes if settings.estimator == "dual_projection" else 0
+        """Perturbed forwards of a step: none for a frozen client, nor for one that back-propagates."""
         self._spread = spread_of(f"{name}:")
         """Of its pauses, see ``backoff``."""
         self._follower = LogFollower(settings.digest_every_versions)
@@ -186,11 +188,6 @@ class EdgeClient:
         return self._follower.version
 
     @property
-    def _probes(self) -> int:
-        """Perturbed forwards of a step: none for a frozen client, nor for one that back-propagates."""
-        return self._settings.probes if self._settings.estimator == "dual_projection" else 0
-
-    @property
     def checkpoint(self) -> Checkpoint | None:
         """The latest digest of its own client half."""
         return self._follower.checkpoint
@@ -202,9 +199,9 @@ class EdgeClient:
         self._effects = []
         if self.finished:
             return self._effects
-        if isinstance(event, Received):  # the frequent ones first
+        if type(event) is Received:  # the frequent ones first
             _RECEIVERS[type(event.message)](self, event.message)
-        elif isinstance(event, JobDone):
+        elif type(event) is JobDone:
             self._busy = False
             if self._cost is not None:
                 self._measure(self._cost, event.job)
@@ -533,7 +530,7 @@ class EdgeClient:
             self._leave()
         elif follower.finished or (follower.behind and self._may_begin):
             self._ask_for_entries()
-        elif len(self._unanswered) < self._settings.steps_unanswered_max and not self._outruns_memory():
+        elif not self._unanswered or (len(self._unanswered) < self._settings.steps_unanswered_max and not self._outruns_memory()):
             if self._may_begin:
                 self._begin_step()
             else:
@@ -565,9 +562,7 @@ class EdgeClient:
 
     def _outruns_memory(self) -> bool:
         """The aggregator remembers its answers to the latest steps by number: one that still waits must not fall out of them."""
-        if not self._unanswered:
-            return False
-        oldest = min((step.number for step in self._unanswered), default=self._number + 1)
+        oldest = min(step.number for step in self._unanswered)
         return self._number + 1 - oldest >= ANSWERS_REMEMBERED_MIN
 
     def _leave(self) -> None:

@@ -154,9 +154,9 @@ class SplitServer:
     def handle(self, event: Event, now: float) -> list[Effect]:
         self._now = now
         self._effects = []
-        if isinstance(event, Received):  # the frequent ones first
+        if type(event) is Received:  # the frequent ones first
             self._receivers[type(event.message)](event.sender, event.message)
-        elif isinstance(event, JobDone):
+        elif type(event) is JobDone:
             self._on_job_done(event.job, event.result)
         else:
             self._on_rare(event)

@@ -40,6 +40,7 @@ class UpdateBuffer:
         self._contributions: dict[StepId, Contribution] = {}
         self._devices: dict[str, int] = {}
         self._of_one_max = batches_of_one(settings.device_share_max, settings.buffer_contributions)
+        self._by_size = settings.divide_by == "buffer_contributions"
         self._shared = settings.directions == "per_version" and settings.estimator not in DENSE
         self._scaled: dict[StepId, tuple[bytes, bytes]] = {}
         """By step what ``add`` has scaled to see whether it fits: by the divisor that ``drain`` uses too, unless that is the weights'."""
@@ -62,12 +63,13 @@ class UpdateBuffer:
         bound = self._settings.coefficient_max
         judged = contribution if contribution.weight else structs.replace(contribution, weight=1.0)
         scaled = self._scale(judged, self._divisor([judged]), bound)  # the largest that it can get: refuse now, not at commit
+        step = contribution.step
         if self._shared:
             self._check_sum(contribution)
-        elif self._settings.divide_by == "buffer_contributions":
-            self._scaled[contribution.step] = scaled
-        self._contributions[contribution.step] = contribution
-        device = contribution.step.client
+        elif self._by_size:
+            self._scaled[step] = scaled
+        self._contributions[step] = contribution
+        device = step.client
         self._devices[device] = self._devices.get(device, 0) + 1
 
     def drain(self) -> tuple[list[Contribution], tuple[Term, ...]]:
@@ -106,9 +108,9 @@ class UpdateBuffer:
         coefficients(contribution.projected_gradients, learning_rate=settings.learning_rate, weight=greatest, contributions=1.0)
 
     def _divisor(self, contributions: list[Contribution]) -> float:
-        if self._settings.divide_by == "weights":
-            return sum(one.weight for one in contributions)
-        return float(self._settings.buffer_contributions)
+        if self._by_size:
+            return float(self._settings.buffer_contributions)
+        return sum(one.weight for one in contributions)
 
     def _scale(self, contribution: Contribution, divisor: float, bound: float = FLOAT32_MAX) -> tuple[bytes, bytes]:
         """Coefficients and gradient of the term; one of them is empty. Raises ``OverflowError`` for one beyond ``bound``."""

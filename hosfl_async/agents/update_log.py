@@ -166,7 +166,7 @@ class LogFollower:
     def job(self) -> Replay | InstallSnapshot | None:
         """The next job that brings the learner forward, or that digests the final parameters; ``None`` if there is none."""
         waiting = self._pending
-        if isinstance(waiting, Snapshot):
+        if not isinstance(waiting, list):
             return InstallSnapshot(waiting.version, waiting.parameters, waiting.digest)
         if waiting:
             final = self.head if self.finished else None

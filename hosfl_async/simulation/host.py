@@ -35,7 +35,7 @@ from hosfl_async.simulation.outcome import Ending, SimulationOutcome, Tally
 from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, Outage, SimulationSettings
 from hosfl_async.simulation.timeline import Timeline
 from hosfl_async.simulation.traffic import Traffic
-from hosfl_async.trace import TraceWriter, Value, steps_of
+from hosfl_async.trace import TraceWriter, steps_of
 
 UNFINISHED_TOLD = 8
 """Agents named in the error of a run without end."""
@@ -403,22 +403,23 @@ class Simulation:
         node.job = None
         kind, step = kind_and_step(job)
         event: JobDone | JobFailed
-        values: dict[str, Value] | None = None
         try:
             event = JobDone(job, node.learner.run(job))
-            what, count = "job_done", "jobs_done"
         except LearnerError as error:
             event = JobFailed(job, str(error))
-            what, count, values = "job_failed", "jobs_failed", {"reason": event.reason}
+            self._counts["jobs_failed"] += 1
+            self._note((self._timeline.now_s, node.name, "job_failed", kind, step, "", 0, {"reason": event.reason}))
         except Exception as error:
             raise self._story(node, f"in its learner, {kind} {step or ''}", error) from error
-        self._counts[count] += 1
-        self._note((self._timeline.now_s, node.name, what, kind, step, "", 0, values))
+        else:
+            self._counts["jobs_done"] += 1
+            self._note((self._timeline.now_s, node.name, "job_done", kind, step))
         self._feed(node, event)
 
     def _record(self, node: Node, record: Record) -> None:
         now_s = self._timeline.now_s
-        self._note((now_s, node.name, "recorded", record.name, record.step or None, "", 0, record.values))
+        note = (now_s, node.name, "recorded", record.name, record.step or None)
+        self._note((*note, "", 0, record.values) if self._journal.tracing else note)  # a story does without the numbers
         if self._on_record is not None:
             self._on_record(now_s, node.name, record)
 

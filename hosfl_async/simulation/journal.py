@@ -20,10 +20,11 @@ _KINDS: dict[type, tuple[str, bool]] = {}
 def kind_and_step(subject: Any) -> tuple[str, Any]:
     """The name of a job's kind, and the ``StepId`` that it is about, or None."""
     kind = type(subject)
-    known = _KINDS.get(kind)
-    if known is None:
-        known = _KINDS[kind] = kind.__name__, hasattr(subject, "step")
-    return known[0], subject.step if known[1] else None
+    try:
+        name, names_step = _KINDS[kind]
+    except KeyError:
+        name, names_step = _KINDS[kind] = kind.__name__, hasattr(subject, "step")
+    return name, subject.step if names_step else None
 
 
 Note = tuple[Any, ...]
