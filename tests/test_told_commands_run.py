@@ -92,7 +92,7 @@ def test_a_command_that_lacks_what_it_works_on_says_so(command: str, place: Path
     assert one_line or "Usage" in told.out + told.err, told
 
 
-NOT_RUN = ("following", "deployment", "fetching", "export", "benchmark")
+NOT_RUN = ("benchmark",)
 """Kinds of which so far only the words are checked."""
 
 

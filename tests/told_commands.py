@@ -51,6 +51,8 @@ PLACEHOLDERS = {
     r"scenarios/NAME\.toml": "scenarios/quickstart.toml",
     r"\bNAME\.png": "quickstart.png",
     r"\bbenchmarks\.NAME": "benchmarks.client_step",
+    r"agent ROLE --config (FILE|settings\.toml)": "agent client --config settings.toml",
+    r"data fetch NAME\b": "data fetch snippets",
     r"\bSCENARIO\b": "devices",
     r"--seed S\b": "--seed 1",
     r"=N\b": "=2",

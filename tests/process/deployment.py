@@ -35,9 +35,10 @@ class Zygote:
         threading.Thread(target=self._listen, daemon=True).start()
         self._pids.get(timeout=PATIENCE_S)
 
-    def start(self, *argv: str | Path, log: Path, namespace: str = "", **environment: str) -> int:
+    def start(self, *argv: str | Path, log: Path, namespace: str = "", folder: Path | None = None, **environment: str) -> int:
         assert self._process.stdin is not None
-        order = {"argv": [str(word) for word in argv], "log": str(log), "environment": environment, "namespace": namespace}
+        order: dict[str, Any] = {"argv": [str(word) for word in argv], "log": str(log), "environment": environment}
+        order |= {"namespace": namespace, "folder": str(folder or "")}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
         return self._pids.get(timeout=PATIENCE_S)
@@ -109,11 +110,13 @@ class Mosquitto:
 class Deployment:
     """Settings files, processes by agent name, their health and state. ``common`` is the text that all settings files begin with."""
 
-    def __init__(self, zygote: Zygote, folder: Path, scenario: Path, url: str, *, common: str = "", tables: str = "") -> None:
+    def __init__(
+        self, zygote: Zygote, folder: Path, scenario: Path, url: str, *, common: str = "", tables: str = "", run: str = "test"
+    ) -> None:
         self._zygote, self.folder, self.scenario = zygote, folder, scenario
         self.pids: dict[str, int] = {}
         self.starts: dict[str, int] = {}
-        self._text = f'run = "test"\nscenario = "{scenario}"\n{common}\n'
+        self._text = f'run = "{run}"\nscenario = "{scenario}"\n{common}\n'
         self._tables = f'[broker]\nurl = "{url}"\n{tables}\n[log]\nformat = "json"\nlevel = "debug"\n'
 
     def settings(self, name: str) -> Path:

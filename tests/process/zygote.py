@@ -2,8 +2,8 @@
 
 A fresh interpreter needs seconds to import torch, a fork some milliseconds; what runs in the child is the same command, in
 a process of its own that can be killed like any other. Reads one JSON object a line (``argv``, ``log``, ``environment``,
-``namespace``), answers with ``{"pid": n}``, and tells ``{"pid": n, "code": c}`` when a child has ended (minus the signal's number if
-one killed it). The end of its own input is the end of all children.
+``namespace``, ``folder``), answers with ``{"pid": n}``, and tells ``{"pid": n, "code": c}`` when a child has ended (minus the signal's
+number if one killed it). The end of its own input is the end of all children.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def child(order: dict[str, object]) -> None:
     os.dup2(log, 2)
     if order.get("namespace"):
         enter_network(str(order["namespace"]))
+    os.chdir(str(order.get("folder") or "."))
     os.environ.update(order.get("environment", {}))  # type: ignore[call-overload]
     sys.argv = ["hosfl", *map(str, order["argv"])]  # type: ignore[call-overload]
     code = 70
