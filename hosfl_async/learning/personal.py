@@ -38,7 +38,10 @@ class Tuned(NamedTuple):
 def fine_tune(
     client: ClientLearner, server: ServerLearner, settings: PersonalSettings, name: str, own_test: NDArray[np.int64], chain: bytes
 ) -> Tuned:
-    """Tune the copy that ``client`` holds, ``settings.steps`` steps long; ``server`` is only asked. ``chain``: where the branch begins."""
+    """Tune the copy that ``client`` holds, ``settings.steps`` steps long; ``server`` is only asked. ``chain``: where the branch begins.
+
+    Whose numbers leave the finite ones goes back to the common half, so it is no better and no worse than before.
+    """
     before, broken_off = accuracy(client, server, own_test), False
     for number in range(1, settings.steps + 1):
         try:
@@ -48,7 +51,7 @@ def fine_tune(
         except (LearnerError, OverflowError):
             broken_off = True
             break
-    return Tuned(before, accuracy(client, server, own_test), broken_off)
+    return Tuned(before, before if broken_off else accuracy(client, server, own_test), broken_off)
 
 
 def _term(client: ClientLearner, server: ServerLearner, settings: PersonalSettings, step: StepId) -> Term:

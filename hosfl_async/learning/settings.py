@@ -224,7 +224,7 @@ class PersonalSettings:
     steps: Annotated[int, Ge(0), Le(1_000_000)] = 0
     """Steps that each client takes on its own training samples: forward passes and the final server half's dual, as ever. 0: none, and
     nobody keeps samples back."""
-    learning_rate: Annotated[float, Gt(0)] = 0.02
+    learning_rate: Annotated[float, Gt(0)] = 0.005
     """Of these steps, each of which is one client's alone."""
     probes: Annotated[int, Ge(1), Le(4096)] = 20
     """Perturbed forward passes of each of these steps."""

@@ -38,7 +38,7 @@ class Personal(msgspec.Struct, frozen=True, kw_only=True):
     worst_before: float
     worst_after: float
     broken_off: int
-    """Clients whose tuning met a number that was not finite, and ended there."""
+    """Clients whose tuning met a number that was not finite: they stay with the common half."""
     clients: tuple[PersonalClient, ...]
 
 

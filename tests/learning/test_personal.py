@@ -130,7 +130,7 @@ def test_nobody_trains_on_its_own_test_and_all_of_the_others_do() -> None:
 
 def test_a_tuning_that_leaves_the_finite_numbers_ends_there() -> None:
     found = simulate(scenario(personal__learning_rate=1e300), control=False).personal
-    assert found and found.broken_off == 20 and 0 <= found.after <= 1
+    assert found and found.broken_off == 20 and found.after == found.before and found.worst_after == found.worst_before
 
 
 def test_what_cannot_be_tuned_is_refused() -> None:
