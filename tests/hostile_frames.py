@@ -83,6 +83,22 @@ HEADS = [
 ]
 
 
+def longest(size: int) -> list[bytes]:
+    """Frames of ``size`` bytes, made to take long: noise, many and deep things, a sound message with too much in it or with a tail."""
+    scalars = (size - 200) // 9
+    sound = encode("client-3", m.ProjectedGradients(STEP, 5, (1.5,) * scalars))
+    foreign = msgpack.unpackb(sound)
+    foreign["message"]["projected_gradients"] += [b"x" * (size - len(sound) - 5)]
+    return [
+        random.Random(size).randbytes(size),
+        b"\xdd" + (size - 5).to_bytes(4, "big") + b"\x90" * (size - 5),
+        b"\x91" * (size - 1) + b"\xc0",
+        b"\xdf" + ((size - 5) // 2).to_bytes(4, "big") + b"\xa0\xc0" * ((size - 5) // 2),
+        msgpack.packb(foreign),
+        sound + b"\xc0" * (size - len(sound)),
+    ]
+
+
 def places(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     """Every (container, key) inside ``value``."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
