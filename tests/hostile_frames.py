@@ -99,6 +99,12 @@ def longest(size: int) -> list[bytes]:
     ]
 
 
+def full_page(size: int) -> bytes:
+    """A sound page of the log with as many terms as go into a frame of ``size`` bytes."""
+    one, two = (len(encode("aggregator", m.LogPage(0, tuple(chained_entries([TERMS] * count)), 3, DIGEST))) for count in (1, 2))
+    return encode("aggregator", m.LogPage(0, tuple(chained_entries([TERMS] * (1 + (size - 64 - one) // (two - one + 8)))), 3, DIGEST))
+
+
 def places(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
     """Every (container, key) inside ``value``."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()

@@ -12,18 +12,28 @@ import time
 from collections import Counter
 from typing import Any
 
-from hostile_frames import hostile, longest
+from hostile_frames import full_page, hostile, longest
 from test_protocol_faults import StruckWorld
 
 from hosfl_async.agent import Effect, Event
 from hosfl_async.broker.memory import MemoryExchange
 from hosfl_async.broker.transport import Station
-from hosfl_async.codec import DEFAULT_LIMITS
+from hosfl_async.codec import DEFAULT_LIMITS, encode, split
 from hosfl_async.live.host import LiveHost
 from hosfl_async.live.job_worker import JobWorker
-from hosfl_async.messages import AGGREGATOR, SPLIT_SERVER, AggregatorInbox, EdgeClientInbox, SplitServerInbox
+from hosfl_async.messages import (
+    AGGREGATOR,
+    SPLIT_SERVER,
+    AggregatorInbox,
+    EdgeClientInbox,
+    Snapshot,
+    SplitServerInbox,
+    Tensor,
+)
 
 FRAMES = 500_000
+MESSAGE_BYTES = 60 * 2**20
+"""Of the long message that somebody sends in the aggregator's name, below the most that is taken."""
 INBOXES: dict[str, Any] = {AGGREGATOR: AggregatorInbox, SPLIT_SERVER: SplitServerInbox, "client-1": EdgeClientInbox}
 SENDERS = (AGGREGATOR, SPLIT_SERVER, "client-1", "client-3", "a", "stranger")
 
@@ -66,6 +76,25 @@ class Watched:
 
     def validate(self) -> None:
         return
+
+
+def test_a_full_page_and_a_long_message_in_the_aggregators_name_are_dropped() -> None:
+    """They are sound, so all of it is decoded before it is known whose they are not: the price is printed."""
+    world = StruckWorld(places=False)
+    world.start_all()
+    transport = MemoryExchange().transport(Station(run="hostile", name="client-1"))
+    tensor = Tensor("float32", (MESSAGE_BYTES // 4,), bytes(MESSAGE_BYTES))
+    message = encode(AGGREGATOR, Snapshot(5, tensor, bytes(32), bytes(32), 40))
+    with JobWorker() as worker:
+        host = LiveHost(Watched(world.agent("client-1"), world.now), None, transport, EdgeClientInbox, worker, boot=1)  # type: ignore[arg-type]
+        page, pieces = Costs(), Costs()
+        for _ in range(20):
+            page.offer(host, "client-3", full_page(DEFAULT_LIMITS.frame_bytes_max))
+        for piece in split(message, 1, DEFAULT_LIMITS):
+            pieces.offer(host, "client-3", piece)
+    print(f"a page that fills a frame: {page}; {len(message)} bytes in {pieces.frames} pieces: {pieces}")
+    assert host.tally.counts["impostor"] == 21 and host.agent.fed == 0  # type: ignore[attr-defined]
+    assert host._reassembler.bytes_held == 0
 
 
 def test_half_a_million_hostile_frames_are_refused_and_counted() -> None:

@@ -42,8 +42,8 @@ def check(forks: Zygote, tmp_path: Path, plan: Campaign, within: float) -> None:
 
 
 def test_fifty_kills_of_agents_and_ten_of_the_broker(forks: Zygote, tmp_path: Path) -> None:
-    # 0.03 is the aim and was mostly met; one run of this length ended 0.038 below (docs/reliability.md).
-    check(forks, tmp_path, Campaign(agent_kills=50, broker_kills=10), within=0.06)
+    # As many steps as it takes for the curve to be flat: on its slope a few lost steps cost more than 0.03 (docs/reliability.md).
+    check(forks, tmp_path, Campaign(agent_kills=50, broker_kills=10, steps=1440), within=0.03)
 
 
 @pytest.mark.soak
