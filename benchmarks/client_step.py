@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from hosfl_async import jobs
+from hosfl_async.learning.activity_prober import ActivityProber
 from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler
 from hosfl_async.learning.directions import new_prober
@@ -61,6 +62,7 @@ def new_client(model: SplitModel) -> tuple[ClientLearner, torch.Tensor]:
         labels,
         1e-3,
         CutTraffic(DEFAULT_CUT, RUN_KEY),
+        lambda: ActivityProber(model.client, RUN_KEY, 1e-3),
         lambda: SkipFeedback(model.client, "skip"),
     )
     return ClientLearner(store, bench, np.arange(256)), images[:BATCH].clone()

@@ -52,7 +52,8 @@ class Way:
     directions: str = "independent"
     """independent: a sign for each weight. orthogonal: rows of a Hadamard matrix under common random signs. one_layer: a sign for each
     weight of one layer, zero elsewhere, the layers in turn. gaussian: for ``curvature`` only. none: the client half stays as it is.
-    exact: back-propagation, what no estimate can be better than."""
+    exact: back-propagation, what no estimate can be better than. activities: not weights are perturbed but what each unit takes in before
+    its relu, by a sign for each unit and sample, and each sample has a slope of its own (arXiv:2210.03310). Its contribution is dense."""
     central: bool = False
     """Antithetic pairs: two forward passes a direction, at theta + mu u and theta - mu u."""
     update: str = "sgd"
@@ -70,6 +71,9 @@ WAYS = {f"plain, P = {probes}": Way(probes=probes) for probes in (1, 2, 5, 10, 2
     "frozen, as long as P = 5": Way(probes=5, directions="none"),
     "exact gradient, as long as P = 5": Way(probes=5, directions="exact"),
     "exact gradient, as long as P = 20": Way(probes=20, directions="exact"),
+    "activities, P = 1": Way(probes=1, directions="activities"),
+    "activities, P = 5": Way(probes=5, directions="activities"),
+    "activities, P = 20": Way(probes=20, directions="activities"),
     "antithetic, P = 5": Way(probes=5, central=True),
     "antithetic, P = 10": Way(probes=10, central=True),
     "orthogonal, P = 5": Way(probes=5, directions="orthogonal"),
@@ -100,22 +104,28 @@ class Directions:
     """(probes, d) of each step, drawn from its name."""
 
     def __init__(self, way: Way, run_key: bytes, shapes: Sequence[tuple[int, ...]]) -> None:
-        self._way, self._run_key, self._signs = way, run_key, Perturber()
+        self._way, self._run_key, self._perturber = way, run_key, Perturber()
         ends = np.cumsum([prod(shape) for shape in shapes])[1::2]
         self.layers = [slice(begin, end) for begin, end in pairwise([0, *ends])]
         """Weights and biases of each layer; the chain has no other parameters."""
         self._size, self._rows = int(ends[-1]), np.tile(hadamard(BLOCK), -(-int(ends[-1]) // BLOCK))[:, : ends[-1]]
 
+    def signs(self, step: StepId, size: int) -> Array:
+        """One for each element, (probes, size)."""
+        keys = [direction_key(self._run_key, step, probe) for probe in range(self._way.probes)]
+        return self._perturber.written(keys, size).astype(np.float64)
+
     def of(self, step: StepId) -> Array:
         way = self._way
         if way.directions == "none":
             return np.zeros((way.probes, self._size))
-        keys = [direction_key(self._run_key, step, probe) for probe in range(way.probes)]
         if way.directions == "orthogonal":
-            return self._rows[permutation(keys[-1], BLOCK)[: way.probes]] * self._signs.written(keys[:1], self._size)
+            rows = permutation(direction_key(self._run_key, step, 1), BLOCK)[: way.probes]
+            return self._rows[rows] * self.signs(step, self._size)[:1]
         if way.directions == "gaussian":
-            return np.random.Generator(np.random.Philox(int.from_bytes(keys[0], "little"))).standard_normal((way.probes, self._size))
-        drawn = self._signs.written(keys, self._size).astype(np.float64)
+            key = int.from_bytes(direction_key(self._run_key, step, 0), "little")
+            return np.random.Generator(np.random.Philox(key)).standard_normal((way.probes, self._size))
+        drawn = self.signs(step, self._size)
         if way.directions == "one_layer":
             for probe, direction in enumerate(drawn):
                 layer = self.layers[(step.number + probe) % len(self.layers)]
@@ -124,14 +134,23 @@ class Directions:
         return drawn
 
 
-def activations_at(thetas: Array, shapes: Sequence[tuple[int, ...]], batch: torch.Tensor) -> Array:
-    """The client half (fully connected layers, each with relu) at each of these parameter vectors, (vectors, samples * cut width)."""
-    parameters, values, begin = torch.from_numpy(thetas), batch.double().flatten(1).expand(len(thetas), -1, -1), 0
+def activations_at(
+    thetas: Array, shapes: Sequence[tuple[int, ...]], batch: torch.Tensor, moves: Array | None = None
+) -> tuple[Array, list[Array]]:
+    """The client half (fully connected layers, each with relu) at each of these parameter vectors, (vectors, samples, cut width), and what
+    goes into each layer. ``moves`` (vectors, samples, units of all layers) is added before the relus."""
+    parameters, values, begin, units = torch.from_numpy(thetas), batch.double().flatten(1).expand(len(thetas), -1, -1), 0, 0
+    inputs = []
     for rows, columns in shapes[::2]:
         middle, end = begin + rows * columns, begin + rows * columns + rows
         weights, biases = parameters[:, begin:middle].view(-1, rows, columns), parameters[:, None, middle:end]
-        values, begin = torch.baddbmm(biases, values, weights.mT).relu(), end
-    return values.flatten(1).numpy()
+        inputs.append(values.numpy())
+        values, begin = torch.baddbmm(biases, values, weights.mT), end
+        if moves is not None:
+            values += torch.from_numpy(moves[..., units : units + rows])
+            units += rows
+        values = values.relu()
+    return values.numpy(), inputs
 
 
 class Run:
@@ -153,11 +172,12 @@ class Run:
         done, mu = self.reference.steps[step], MU * directions
         assert done.dual is not None
         dual = done.dual.reshape(-1).astype(np.float64)
-        here = activations_at(self.theta[None], self.shapes, done.batch)
-        there = activations_at(self.theta + mu, self.shapes, done.batch)
+        here, there, back = (
+            activations_at(self.theta + move, self.shapes, done.batch)[0].reshape(len(mu), -1)
+            for move in (np.zeros_like(mu), mu, -mu if self.way.central else np.zeros_like(mu))
+        )
         if not self.way.central:
             return (there - here) @ dual / MU
-        back = activations_at(self.theta - mu, self.shapes, done.batch)
         if self.way.update == "curvature":
             bends = np.abs((there + back - 2 * here) @ dual) / MU**2
             seen = (bends[:, None] * directions**2).mean(0) * self._trusted() ** 2 / 2
@@ -168,6 +188,8 @@ class Run:
         """Of the gradient, by one client; of what is left of it beside the memory, where there is one."""
         if self.way.directions == "exact":
             return self.gradient(step)
+        if self.way.directions == "activities":
+            return self.by_activities(step)
         directions = self.directions.of(step)
         if self.way.update == "curvature":
             directions /= np.sqrt(self._trusted())
@@ -175,6 +197,22 @@ class Run:
         if self.way.update == "memory":
             found -= directions @ self.mean
         return found @ directions / self.way.probes
+
+    def by_activities(self, step: StepId) -> Array:
+        """sum over samples and layers of v s x^T: the slope of the sample, the signs of the layer's units, what goes into the layer."""
+        done, probes = self.reference.steps[step], self.way.probes
+        assert done.dual is not None
+        units = [rows for rows, _ in self.shapes[::2]]
+        signs = self.directions.signs(step, len(done.batch) * sum(units)).reshape(probes, len(done.batch), -1)
+        thetas = np.broadcast_to(self.theta, (probes, self.theta.size)).copy()
+        here, inputs = activations_at(thetas[:1], self.shapes, done.batch)
+        there, _ = activations_at(thetas, self.shapes, done.batch, MU * signs)
+        slopes = np.sum((there - here) * done.dual, axis=-1, keepdims=True) / MU
+        parts = []
+        for given, own in zip(inputs, np.split(slopes * signs, np.cumsum(units)[:-1], axis=-1), strict=True):
+            mean_of_probes = own.mean(0)
+            parts += [(mean_of_probes.T @ given[0]).reshape(-1), mean_of_probes.sum(0)]
+        return np.concatenate(parts)
 
     def gradient(self, step: StepId) -> Array:
         """Of the step's own batch, by back-propagation."""

@@ -49,6 +49,8 @@ class Probe(Struct, frozen=True, gc=False):
 
     step: StepId
     probes: int
+    activities: bool = False
+    """Perturb what units take in, a sign for each sample and unit, instead of the parameters."""
 
 
 class ProbeDone(Struct, frozen=True, gc=False):
@@ -75,8 +77,8 @@ class BackPropagate(Struct, frozen=True, gc=False):
 
 
 class FeedBack(Struct, frozen=True, gc=False):
-    """Carry the dual down the skip connections to the residual writers, by a second forward pass over the anchor's batch; forgets the
-    anchor. -> ``GradientDone``"""
+    """By another forward pass over the anchor's batch, carry the dual down the skip connections to the residual writers; or, after probes
+    of activities, give each layer the outer products of its inputs with the slopes found. Forgets the anchor. -> ``GradientDone``"""
 
     step: StepId
     dual: Tensor

@@ -253,6 +253,10 @@ WRONG = {
         'method = "skip_feedback"\n' + SMALL,
         [": task.model.name", "needs skip connections", "encoder or minilm", "found mlp"],
     ),
+    "activities of a convolution": (
+        'method = "activity_perturbation"\n' + SMALL + '[task.model]\nname = "cnn"\n',
+        [":6: task.model.name", "fully connected layers", "expected mlp", "found cnn"],
+    ),
     "feedback to what it does not reach": (
         'method = "skip_feedback"\n' + SMALL + '[task.model]\nname = "minilm"\ntrainable = "lora"\n',
         [":7: task.model.trainable", "residual writers only", "writers or lora_writers or norms", "found lora"],

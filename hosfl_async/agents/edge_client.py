@@ -141,7 +141,7 @@ class EdgeClient:
         """Why this client stopped for good, if it did."""
         self.finished = False
         self._settings = settings
-        self._probes = settings.probes if settings.estimator == "dual_projection" else 0
+        self._probes = settings.probes if settings.estimator in {"dual_projection", "activity_slopes"} else 0
         """Perturbed forwards of a step: none for a frozen client, nor for one that back-propagates."""
         self._spread = spread_of(f"{name}:")
         """Of its pauses, see ``backoff``."""
@@ -322,14 +322,14 @@ class EdgeClient:
             if self._probed:
                 self._project()
             else:
-                self._run(Probe(self._step, self._probes))
+                self._run(Probe(self._step, self._probes, self._settings.estimator == "activity_slopes"))
             return
         eager = self._settings.dual_policy == "eager" or self._probed
         self._smashed = SmashedData(self._step, self._base_version, result.activations, result.labels, eager)
         self._enter(AWAITING_DUAL)
         self._send_smashed()
         if not self._probed:
-            self._run(Probe(self._step, self._probes))
+            self._run(Probe(self._step, self._probes, self._settings.estimator == "activity_slopes"))
 
     def _send_smashed(self) -> None:
         assert self._smashed is not None
@@ -392,7 +392,7 @@ class EdgeClient:
             self._contribute(ProjectedGradients(self._step, self._base_version, slopes))
         elif self._settings.estimator == "gradient":
             self._run(BackPropagate(self._step, self._dual))
-        elif self._settings.estimator == "skip_feedback":
+        elif self._settings.estimator in {"skip_feedback", "activity_slopes"}:
             self._run(FeedBack(self._step, self._dual))
         elif self._probes:
             self._run(Project(self._step, self._dual))

@@ -14,8 +14,8 @@ ANSWERS_REMEMBERED_MIN = 16
 """Answers that an aggregator remembers per client at least, and steps that a client is ahead of its oldest unanswered one at most."""
 
 
-Estimator = Literal["dual_projection", "gradient", "skip_feedback", "server_losses", "local_losses", "local_training"]
-DENSE = frozenset({"gradient", "skip_feedback", "local_training"})
+Estimator = Literal["dual_projection", "gradient", "skip_feedback", "activity_slopes", "server_losses", "local_losses", "local_training"]
+DENSE = frozenset({"gradient", "skip_feedback", "activity_slopes", "local_training"})
 """Estimators whose contributions are dense vectors; those of the others are P scalars."""
 ALONE = frozenset({"local_losses", "local_training"})
 """Estimators of clients that hold the whole model: nothing crosses a cut."""
@@ -127,6 +127,7 @@ class EdgeClientSettings:
     """P: perturbed forwards per step. 0 is the frozen client: it feeds the server and never moves."""
     estimator: Estimator = "dual_projection"
     """dual_projection: P scalars from perturbed forwards. gradient: the client back-propagates the dual and sends the dense gradient.
+    skip_feedback, activity_slopes: a dense vector by forward passes, of the dual and the skip connections or P probes of activities.
     server_losses: the activations of the perturbed forwards go to the server, which answers with P slopes of the loss. local_losses: slopes
     of the client's own loss, with the whole model. local_training: what local_steps of SGD change in the whole model."""
     dual_policy: Literal["eager", "fresh"] = "eager"

@@ -198,7 +198,7 @@ def small_scenarios(draw: Any) -> Scenario:
         "fleet": [{"count": count} for count in counts],
         "simulation": {"events_max": 50_000, "modelled_time_max_s": 200_000.0},
     }
-    if entry.fixes.get("shared.estimator") not in ("gradient", "skip_feedback"):
+    if entry.fixes.get("shared.estimator") not in ("gradient", "skip_feedback", "activity_slopes"):
         _draw_directions(draw, tables)
     if not entry.synchronous:
         tables["client"]["steps_unanswered_max"] = draw(st.integers(1, 3))

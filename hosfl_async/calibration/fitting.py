@@ -127,7 +127,7 @@ def passes_of(scenario: Scenario) -> Mapping[str, float]:
         "Forward": 1 + with_forward,
         "LocalSlopes": 1 + probes,
         "TrainLocally": settings.local_steps * (1 + BACKWARD_FORWARDS),
-        "Probe": probes if settings.estimator == "dual_projection" else 0,
+        "Probe": probes if settings.estimator in {"dual_projection", "activity_slopes"} else 0,
         "BackPropagate": BACKWARD_FORWARDS,
         "FeedBack": FEEDBACK_FORWARDS,
     }

@@ -13,6 +13,7 @@ from functools import cache
 import torch
 
 from hosfl_async.errors import LearnerError, SettingsError
+from hosfl_async.learning.activity_prober import ActivityProber
 from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler, load_dataset, own_test, partition
 from hosfl_async.learning.directions import new_prober, perturbed_floats
@@ -164,5 +165,8 @@ class LearnerFactory:
         sampler = BatchSampler(self.seed, self.task.batch_size)
         cut, shared = CutTraffic(self.cut, self.run_key), self.zeroth_order.directions == "per_version"
         feedback = cache(lambda: SkipFeedback(model.client, self.zeroth_order.feedback))
+        activities = cache(lambda: ActivityProber(model.client, self.run_key, self.zeroth_order.mu))
         pool = ForwardPool(model.client, together_max) if together_max > 1 else None
-        return Workbench(model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, cut, feedback, shared, pool)
+        return Workbench(
+            model, prober, sampler, self._images, self.data.train_labels, self.zeroth_order.mu, cut, activities, feedback, shared, pool
+        )

@@ -11,7 +11,7 @@ Introduce        client, aggregator: golden replay and digest of theta_c(0)
 Forward, Probe,  client, in this order for one step; a later Forward replaces the anchor. Probe and Project must find
 Project          the anchor's version still held (no entry between anchor and probes: the estimate would be biased)
 BackPropagate,   client, instead of Probe and Project: the dense gradient of a first-order client; what the skip connections make
-FeedBack         of the dual, by a second forward pass
+FeedBack         of the dual, by a second forward pass; after a Probe of activities, the dense vector of their slopes
 LocalSlopes,     client that holds the whole model, instead of all that: the scalars of its own loss; what local training changes
 TrainLocally
 Backward,        server: one step with its dual, or one for a micro-batch with theirs; the dual alone; accuracy and loss on
@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from hosfl_async import jobs
 from hosfl_async.errors import LearnerError
+from hosfl_async.learning.activity_prober import ActivityProber
 from hosfl_async.learning.cut_traffic import CutTraffic, received
 from hosfl_async.learning.data import BatchSampler, Dataset
 from hosfl_async.learning.first_order import Dual, ServerTrainer, client_gradient
@@ -136,6 +137,8 @@ class Workbench:
     labels: NDArray[np.int64]
     mu: float
     cut: CutTraffic
+    activities: Callable[[], ActivityProber]
+    """Made when it is first wanted, as is the next."""
     feedback: Callable[[], SkipFeedback]
     """Made when it is first wanted: most models have none."""
     shared_directions: bool = False
@@ -154,6 +157,8 @@ class _Anchor:
     activations: Activations
     labels: NDArray[np.int64]
     differences: Activations | None = None
+    moved: Activations | None = None
+    """The differences where activities were perturbed."""
     noted: Noted | None = None
     """What the feedback needs of the forward pass."""
 
@@ -271,7 +276,11 @@ class ClientLearner(_Follower):
         anchor = self._anchored(job.step)
         if anchor.version != self._held.number:
             raise LearnerError(f"step {job.step}: anchored at version {anchor.version}, probes wanted at {self._held.number}")
-        anchor.differences = self._differences(anchor, job.probes)
+        if job.activities:
+            prober, views = self._bench.activities(), self._held.views
+            anchor.moved = prober.differences(views, anchor.batch, anchor.activations, job.step, job.probes)
+        else:
+            anchor.differences = self._differences(anchor, job.probes)
         return jobs.ProbeDone(step=job.step)
 
     def _project(self, job: jobs.Project) -> jobs.Projected:
@@ -292,6 +301,9 @@ class ClientLearner(_Follower):
         dual = received(job.dual, anchor.activations.shape, f"dual of step {job.step}")
         if isinstance(job, jobs.BackPropagate):
             gradient = client_gradient(self._bench.model.client, self._held.views, anchor.batch, to_torch(dual))
+        elif anchor.moved is not None:
+            prober, views = self._bench.activities(), self._held.views
+            gradient = prober.gradient(views, anchor.batch, dual, anchor.moved, job.step)
         elif anchor.noted is None:
             raise LearnerError(f"step {job.step}: feedback wanted, and its forward pass noted nothing for it")
         else:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from hosfl_async.codec import dequantise
+from hosfl_async.learning.activity_prober import ActivityProber
 from hosfl_async.learning.cut_traffic import CutTraffic
 from hosfl_async.learning.data import BatchSampler, load_dataset, partition
 from hosfl_async.learning.directions import new_perturber, new_prober
@@ -47,7 +48,7 @@ from hosfl_async.scaling import clipped, coefficients, combined, scaled_gradient
 ScheduleItem = tuple[Any, ...]
 """``("forward", step, base_version, batch_of or None)``, ``("backward", step, weight, steps)``,
 ``("backward_together", [(step, weight), ...], steps)``, ``("dual", step)``, ``("project", step, probes)``, ``("back_propagate", step)``,
-``("feed_back", step)``,
+``("feed_back", step)``, ``("probe_activities", step, probes)``,
 ``("perturbed", step, probes)`` and ``("estimate", step, weight, steps)``, ``("local_slopes", step, base_version, probes)``,
 ``("train_locally", step, base_version, steps, learning_rate)``, ``("clip", step, bound)`` or
 ``("commit", version, [(step, weight), ...])``."""
@@ -189,6 +190,14 @@ class Reference:
         views, feedback = self.model.client.views(self.theta_c[done.base_version]), SkipFeedback(self.model.client, self.feedback)
         _, noted = feedback.forward(views, done.batch)
         done.gradient = feedback.gradient(views, done.batch, torch.tensor(done.dual), noted).tobytes()
+
+    def probe_activities(self, step: StepId, probes: int) -> None:
+        """Activity perturbation: the client moves what its units take in, and sends a dense gradient."""
+        done = self.steps[step]
+        assert done.dual is not None, f"step {step} is estimated before its dual is known"
+        views, prober = self.model.client.views(self.theta_c[done.base_version]), ActivityProber(self.model.client, self.run_key, self.mu)
+        differences = prober.differences(views, done.batch, done.activations, step, probes)
+        done.gradient = prober.gradient(views, done.batch, done.dual, differences, step).tobytes()
 
     def perturbed(self, step: StepId, probes: int) -> None:
         """The rival without a dual: the activations of the perturbed forwards, which the client sends beside the anchor's."""

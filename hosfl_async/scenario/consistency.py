@@ -153,6 +153,9 @@ def _directions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
 
 def _feedback(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     model = scenario.task.model
+    if scenario.shared.estimator == "activity_slopes" and model.name != "mlp":
+        problem = "activity perturbation needs a chain of fully connected layers"
+        yield source.problem(("task", "model", "name"), problem, expected="mlp", found=model.name)
     if scenario.shared.estimator != "skip_feedback":
         return
     if model.name not in ENCODERS:

@@ -17,6 +17,7 @@ Method = Literal[
     "sfl_first_order",
     "sfl_first_order_sync",
     "skip_feedback",
+    "activity_perturbation",
     "mu_splitfed",
     "sfl_zeroth_order",
     "fedbuff_first_order",
@@ -43,6 +44,7 @@ _SPLITFED = "SplitFed, arXiv:2004.12088"
 _SPLIT = {"task.model.cut": "layer"}
 _FIRST_ORDER = {"shared.estimator": "gradient", **_SPLIT}
 _SKIP_FEEDBACK = {"shared.estimator": "skip_feedback", **_SPLIT}
+_ACTIVITIES = {"shared.estimator": "activity_slopes", **_SPLIT}
 _PROJECTION = {"shared.estimator": "dual_projection", **_SPLIT}
 _FORWARD_ONLY = {
     "shared.estimator": "server_losses",
@@ -71,6 +73,7 @@ METHODS: dict[str, Entry] = {
         fixes=_SKIP_FEEDBACK,
         defaults={"task.model.trainable": "lora_writers", **_SENT_WHOLE},
     ),
+    "activity_perturbation": Entry(f"ours, from {_HOSFL}, and arXiv:2210.03310", fixes=_ACTIVITIES, defaults=_SENT_WHOLE),
     "mu_splitfed": Entry("MU-SplitFed, arXiv:2510.21155", synchronous=True, fixes=_PROJECTION, defaults={"server.steps_per_activation": 4}),
     "sfl_zeroth_order": Entry("MU-SplitFed, arXiv:2510.21155, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FORWARD_ONLY),
     "fedbuff_first_order": Entry(

@@ -49,8 +49,9 @@ class SharedSettings:
     estimator: Estimator = "dual_projection"
     """What clients contribute; methods fix it. dual_projection: P scalars from perturbed forwards, with the dual. gradient: the dense
     gradient of a client that back-propagates. skip_feedback: a dense vector, too, of the dual carried down the skip connections by forward
-    passes. server_losses: P slopes of the loss, found by a server that only runs forward passes. local_losses: the same, found by a client
-    that holds the whole model. local_training: what such a client's training changes."""
+    passes. activity_slopes: a dense vector of P forward passes that perturb units instead of weights. server_losses: P slopes of the loss,
+    found by a server that only runs forward passes. local_losses: the same, found by a client that holds the whole model. local_training:
+    what such a client's training changes."""
     evaluate_every_versions: Annotated[int, Ge(0)] = 0
     """Versions between two evaluations, for methods whose server takes no steps; else server.evaluate_every_steps says when. 0: none."""
     stop_at_accuracy: Fraction = 0.0
@@ -134,9 +135,10 @@ class Scenario:
     """hosfl_async: commits after a few contributions, whoever they are from. hosfl_sync: the paper's method, one entry per step of the
     whole fleet or of a cohort; fixes buffer, staleness rules and steps under way. hosfl_sync_over_selected: the first of a larger
     cohort. frozen_client: the control; clients feed the server and never move.
-    skip_feedback: of encoders, dense gradients by forward passes. The rivals are described in docs/methods.md: sfl_first_order and
-    sfl_first_order_sync, clients that back-propagate; mu_splitfed, several server steps for each batch of activations; sfl_zeroth_order, a
-    server that only runs forward passes, too; fedbuff_first_order and decomfl, the whole model on the client."""
+    skip_feedback: of encoders, dense gradients by forward passes; activity_perturbation: of mlp. The rivals are described in
+    docs/methods.md: sfl_first_order and sfl_first_order_sync, clients that back-propagate; mu_splitfed, several server steps for each batch
+    of activations; sfl_zeroth_order, a server that only runs forward passes, too; fedbuff_first_order and decomfl, the whole model on the
+    client."""
     task: TaskSettings = field(default_factory=TaskSettings)
     shared: SharedSettings = field(default_factory=SharedSettings)
     client: EdgeClientSettings = field(default_factory=EdgeClientSettings)

@@ -20,6 +20,7 @@ from hosfl_async.jobs import (
     GradientDone,
     LocalSlopes,
     Probe,
+    ProbeDone,
     Project,
     Projected,
     Replay,
@@ -74,6 +75,16 @@ def test_skip_feedback_is_a_forward_pass_that_takes_notes_and_one_more_with_the_
     client.forward()
     assert client.job is None, "no perturbed forwards"
     client.dual(1)
+    assert client.job == FeedBack(step(1), numbers("dual", 1))
+    client.done(GradientDone(step(1), gradient()))
+    assert client.sent() == [ClientGradient(step(1), 0, gradient())]
+
+
+def test_perturbed_activities_are_probed_while_the_dual_is_under_way_and_make_a_dense_vector() -> None:
+    client = Client(estimator="activity_slopes", probes=3).joined().forward()
+    assert client.job == Probe(step(1), 3, activities=True)
+    client.dual(1)
+    client.done(ProbeDone(step(1)))
     assert client.job == FeedBack(step(1), numbers("dual", 1))
     client.done(GradientDone(step(1), gradient()))
     assert client.sent() == [ClientGradient(step(1), 0, gradient())]

@@ -21,6 +21,7 @@ RUNS: dict[str, list[str]] = {
         *('task.data="toy_tokens"', "task.toy_samples=600", 'task.model={name="encoder", blocks=3, cut_block=2, hidden=16, heads=2}'),
         *('task.model.server_trainable="norms"', 'task.model.trainable="writers"', "aggregator.learning_rate=1.0"),
     ],
+    "activity_perturbation": ["aggregator.learning_rate=1.0"],
     "mu_splitfed": ["aggregator.buffer_deadline_s=600"],
     "sfl_zeroth_order": ["aggregator.learning_rate=1.0"],
     "fedbuff_first_order": ["aggregator.learning_rate=1.0"],
@@ -34,6 +35,7 @@ BYTES_OF = {
     "sfl_first_order_sync": "gradients",
     "fedbuff_first_order": "gradients",
     "skip_feedback": "gradients",
+    "activity_perturbation": "gradients",
 }
 
 

@@ -75,7 +75,7 @@ class _Watching:
 
     def __init__(self, inner: Any, schedule: list[ScheduleItem]) -> None:
         self.inner, self._schedule = inner, schedule
-        self._probes = 0
+        self._probes, self._activities = 0, False
 
     def run(self, job: Any) -> Any:
         match job:
@@ -94,14 +94,14 @@ class _Watching:
                 self._schedule.append(("backward_together", [(part.step, part.weight) for part in parts], parts[0].steps))
             case jobs.EvaluateDual(step):
                 self._schedule.append(("dual", step))
-            case jobs.Probe(probes=probes):
-                self._probes = probes
+            case jobs.Probe(probes=probes, activities=activities):
+                self._probes, self._activities = probes, activities
             case jobs.Project(step):
                 self._schedule.append(("project", step, self._probes))
             case jobs.BackPropagate(step):
                 self._schedule.append(("back_propagate", step))
             case jobs.FeedBack(step):
-                self._schedule.append(("feed_back", step))
+                self._schedule.append(("probe_activities", step, self._probes) if self._activities else ("feed_back", step))
         return self.inner.run(job)
 
 
@@ -189,6 +189,7 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ["network.loss=0.1", "network.duplication=0.1", "network.reordering=0.2", "aggregator.buffer_deadline_s=3"],
         ["method=sfl_first_order", "network.loss=0.1"],
         [*TOKENS, "method=skip_feedback", "network.loss=0.1", 'cut.duals="int8"'],
+        ["method=activity_perturbation", "network.loss=0.1", "task.model.client_widths=[16,7]", 'client.dual_policy="fresh"'],
         [*TOKENS, "method=skip_feedback", 'update.rule="adamw"', "aggregator.learning_rate=0.01", "client.dual_reuse=2"],
         ["client.dual_reuse=3", "network.loss=0.1"],
         ["server.steps_per_activation=3"],
@@ -222,6 +223,7 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "lossy",
         "first order",
         "skip feedback",
+        "activities",
         "skip feedback, adamw",
         "dual used again",
         "server steps",
@@ -249,6 +251,6 @@ def test_an_asynchronous_run_is_the_plain_loop_in_its_own_order(changes: list[st
     orders = {
         item[1].client
         for item in observed.schedule
-        if item[0] in ("project", "back_propagate", "feed_back", "estimate", "local_slopes", "train_locally")
+        if item[0] in ("project", "back_propagate", "feed_back", "probe_activities", "estimate", "local_slopes", "train_locally")
     }
     assert len(orders) > 10, "an asynchronous run of many clients was meant"

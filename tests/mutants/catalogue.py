@@ -401,6 +401,14 @@ MUTANTS = (
         tests=("learning/test_low_rank.py",),
     ),
     Mutant(
+        name="signs_of_another_sample",
+        why="A sample's slope belongs to the signs that it was moved along, unit by unit and sample by sample.",
+        file="learning/activity_prober.py",
+        old="np.mean(slopes * self.signs(step, probes, samples), axis=0)",
+        new="np.mean(slopes * self.signs(step, probes, samples)[:, ::-1], axis=0)",
+        tests=("learning/test_activity_prober.py",),
+    ),
+    Mutant(
         name="digest_without_the_moments",
         why="Two machines whose moments differ will part at the next entry; their digests must differ at once.",
         file="learning/version_store.py",
