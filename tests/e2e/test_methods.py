@@ -19,7 +19,7 @@ RUNS: dict[str, list[str]] = {
     "sfl_first_order": ["aggregator.learning_rate=1.0"],
     "skip_feedback": [
         *('task.data="toy_tokens"', "task.toy_samples=600", 'task.model={name="encoder", blocks=3, cut_block=2, hidden=16, heads=2}'),
-        *('task.model.server_trainable="norms"', 'task.model.trainable="writers"', "aggregator.learning_rate=1.0"),
+        *('task.model.server_trainable="norms"', 'task.model.trainable="writers"', "aggregator.learning_rate=0.25"),
     ],
     "activity_perturbation": ["aggregator.learning_rate=1.0"],
     "mu_splitfed": ["aggregator.buffer_deadline_s=600"],
