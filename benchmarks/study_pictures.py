@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PICTURES = ROOT / "docs/pictures"
 FACTOR = "fleet[1].speed_factor"
-BYTES = ("bytes_digits", "bytes_watch", "bytes_fashion")
+BYTES = ("bytes_digits", "bytes_watch")
 LINE, POINT, FAINT = "#0b6e99", "#333333", "#9a9a9a"
 Lines = Sequence[Mapping[str, str]]
 
