@@ -51,6 +51,8 @@ from hosfl_async.learning.zeroth_order import Activations
 
 SLOPE_STEP = 2.0**-6
 """Half the interval over which a slope is taken: by differences, so that any activation function will do."""
+TOKENS_AT_ONCE = 512
+"""Of which the units of a feed-forward layer are looked at together: bounds what the gates need for a moment."""
 
 
 class Gates(NamedTuple):
@@ -59,9 +61,9 @@ class Gates(NamedTuple):
     open: NDArray[np.uint8]
     slopes: Tensor
 
-    def slope(self) -> Tensor:
-        """Of each token's units, (tokens, units)."""
-        is_open = torch.from_numpy(np.unpackbits(self.open, axis=1, count=self.slopes.shape[1])).bool()
+    def slope(self, tokens: slice) -> Tensor:
+        """Of these tokens' units, (tokens, units)."""
+        is_open = torch.from_numpy(np.unpackbits(self.open[tokens], axis=1, count=self.slopes.shape[1])).bool()
         return torch.where(is_open, self.slopes[1], self.slopes[0])
 
 
@@ -95,7 +97,7 @@ class SkipFeedback:
             return lambda module, given, made: rho.append(_one_over_std(given[0][present], norm.eps))
 
         def gate(act: Callable[[Tensor], Tensor]) -> Callable[..., None]:
-            return lambda module, given, made: gates.append(_gates_of(made[present], act))
+            return lambda module, given, made: gates.append(_gates_of(made, present, act))
 
         hooks = [writer.LayerNorm.register_forward_hook(note(writer.LayerNorm)) for writer in self._writers]
         if self._gated:
@@ -136,7 +138,10 @@ class SkipFeedback:
                 inner, gates = branches[writer]
                 past = stream * by_element * by_token[:, None]
                 past -= past.mean(dim=1, keepdim=True)
-                stream = past + _through(_through(past, writer.dense).mul_(gates.slope()), inner.dense)
+                for begin in range(0, len(past), TOKENS_AT_ONCE):
+                    rows = slice(begin, begin + TOKENS_AT_ONCE)
+                    past[rows] += _through(_through(past[rows], writer.dense).mul_(gates.slope(rows)), inner.dense)
+                stream = past
                 by_token, by_element = torch.ones_like(by_token), torch.ones_like(by_element)
         return ways[::-1]
 
@@ -147,12 +152,20 @@ class SkipFeedback:
         return dict(zip(self._writers[1::2], zip(self._inner(), noted.gates, strict=True), strict=True))
 
 
-def _gates_of(values: Tensor, act: Callable[[Tensor], Tensor]) -> Gates:
-    """Of one branch's ``values`` before the activation function, (tokens, units)."""
-    is_open = values > 0
-    slope = (act(values + SLOPE_STEP) - act(values - SLOPE_STEP)).div_(2 * SLOPE_STEP)
-    both = torch.stack([(slope * each).sum(dim=0) / each.sum(dim=0).clamp_(min=1) for each in (~is_open, is_open)])
-    return Gates(np.packbits(is_open.numpy(), axis=1), both)
+def _gates_of(values: Tensor, present: Tensor, act: Callable[[Tensor], Tensor]) -> Gates:
+    """Of one branch's ``values`` before the activation function, (samples, longest, units); ``present`` tells tokens from padding."""
+    flat = values.flatten(0, 1)
+    summed, counted = torch.zeros(2, flat.shape[1]), torch.zeros(2, flat.shape[1])
+    bits = []
+    for tokens in present.flatten().nonzero()[:, 0].split(TOKENS_AT_ONCE):  # type: ignore[no-untyped-call]
+        rows = flat[tokens]
+        is_open = rows > 0
+        slope = (act(rows + SLOPE_STEP) - act(rows - SLOPE_STEP)).div_(2 * SLOPE_STEP)
+        for side, mine in enumerate((~is_open, is_open)):
+            summed[side] += (slope * mine).sum(dim=0)
+            counted[side] += mine.sum(dim=0)
+        bits.append(np.packbits(is_open.numpy(), axis=1))
+    return Gates(np.concatenate(bits), summed / counted.clamp_(min=1))
 
 
 def _through(error: Tensor, dense: Any) -> Tensor:

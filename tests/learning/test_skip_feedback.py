@@ -14,6 +14,7 @@ from test_encoders import CLASSES, CLIENTS, TASK, TINY, TOKENS, VOCABULARY, batc
 
 from hosfl_async import jobs
 from hosfl_async.errors import LearnerError, SettingsError
+from hosfl_async.learning import skip_feedback
 from hosfl_async.learning.build import LearnerFactory
 from hosfl_async.learning.first_order import client_gradient
 from hosfl_async.learning.models import build_model
@@ -150,8 +151,8 @@ def test_padding_and_company_change_nothing(lengths: list[int]) -> None:
 
 @given(st.integers(1, 6), st.integers(1, 21), st.integers(0, 2**32 - 1), st.sampled_from([torch.relu, torch.nn.functional.gelu]))
 def test_a_gate_is_a_bit_and_its_slopes_are_means_over_its_side(tokens: int, units: int, seed: int, act: Any) -> None:
-    values = torch.randn(tokens, units, generator=torch.Generator().manual_seed(seed)).double()
-    gates = _gates_of(values, act)
+    values = torch.randn(tokens, units, generator=torch.Generator().manual_seed(seed))
+    gates = _gates_of(torch.cat([values, torch.full_like(values, 9.0)])[None], torch.arange(2 * tokens)[None] < tokens, act)
     assert gates.open.nbytes == tokens * -(-units // 8)
     asked = values.requires_grad_()
     [slopes] = torch.autograd.grad(act(asked).sum(), asked)
@@ -159,7 +160,14 @@ def test_a_gate_is_a_bit_and_its_slopes_are_means_over_its_side(tokens: int, uni
         side = (values[:, unit] > 0) == (values[token, unit] > 0)
         if act is torch.relu and bool((values[:, unit].abs() < SLOPE_STEP).any()):
             continue  # a slope by differences is half there
-        assert abs(float(gates.slope()[token, unit] - slopes[side, unit].mean())) < 1e-3
+        assert abs(float(gates.slope(slice(token, None))[0, unit] - slopes[side, unit].mean())) < 1e-2
+
+
+def test_tokens_looked_at_in_parts_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, theta = built("writers")
+    at_once = fed_back(model, theta, BATCH, "gated")
+    monkeypatch.setattr(skip_feedback, "TOKENS_AT_ONCE", 5)
+    np.testing.assert_allclose(fed_back(model, theta, BATCH, "gated"), at_once, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("way", get_args(Feedback))
