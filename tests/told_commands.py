@@ -59,7 +59,8 @@ PLACEHOLDERS = {
     r"--clients N\b": "--clients 20",
     r"--steps S\b": "--steps 40",
     r"KEY=VALUE": "shared.directions=per_version",
-    r"\bRULES\b": "--set shared.directions=per_step --set aggregator.location=mean --set aggregator.clipping.rule=none",
+    r"\bRULES\b": "--set shared.directions=per_step --set aggregator.location=mean --set aggregator.clipping.rule=none"
+    " --set aggregator.trust.rule=none",
 }
 """What stands for something that the reader chooses, and a choice."""
 

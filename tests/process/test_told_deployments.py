@@ -163,12 +163,16 @@ def test_the_fleet_is_told(command: str, fleet: Fleet, monkeypatch: pytest.Monke
     home = kit(fleet.operator, "aggregator")
     monkeypatch.chdir(fleet.operator.folder if "kits/" in command else home)
     until((home / "state" / "fleet.json").exists, "the roll of the fleet")
-    assert run_here(command, monkeypatch) == 0, capsys.readouterr()
-    told = capsys.readouterr().out
+
+    def told() -> str:
+        assert run_here(command, monkeypatch) == 0, capsys.readouterr()
+        return capsys.readouterr().out
+
     if "--json" in command:
-        assert json.loads(told)["devices"]["client-1"]["version"] is not None
+        until(lambda: "client-1" in json.loads(told())["devices"], "client-1 to be heard")
     else:
-        assert re.search(r"^client-1 +yes ", told, re.MULTILINE) and "client steps" in told
+        until(lambda: re.search(r"^client-1 +yes ", told(), re.MULTILINE), "client-1 to be heard")
+        assert "client steps" in told()
 
 
 def run_here(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
