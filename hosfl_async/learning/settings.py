@@ -181,9 +181,10 @@ class ZerothOrderSettings:
     """Blocks of a layer under low_rank signs. Fewer cost less and have heavier tails; a layer with no more rows than this has them all."""
     directions: Literal["per_step", "per_version"] = "per_step"
     """Whether directions are named by the step or by its base version."""
-    feedback: Feedback = "gated"
+    feedback: Feedback = "skip"
     """Of skip_feedback: the dual's way down at a feed-forward branch. skip: past it. gated: past it and through it, each unit's slope
-    being one of two, for values above zero and below; one bit for each unit and token is kept for that."""
+    being one of two, for values above zero and below; one bit for each unit and token is kept for that. That is back-propagation
+    through these branches, with compressed activations."""
     digests_kept_max: Annotated[int, Ge(1)] = 4096
     """Digests of past versions that a version store remembers; an older one is computed anew."""
 

@@ -21,7 +21,8 @@ normalisation takes out and a branch would amplify::
 
     delta_(k-1) = p + V^T ((W_k^T p) * slope of the gate)        past the branch, and through it
 
-Attention branches are still passed by.
+Attention branches are still passed by. This is back-propagation through the feed-forward branches, with activations compressed to a bit,
+and not a forward-only method: docs/decisions/0012 says why it is here.
 
 No graph and no activation is kept. The way down needs, of each writer, one number for each token, rho, noted by the anchor's forward pass,
 and the gates if they are wanted. When the dual has come a second forward pass goes from the bottom up, and the outer product of a writer
