@@ -36,6 +36,11 @@ def coefficients(
     return _packing(probes).pack(*scaled)
 
 
+def declined(learning_rate: float, final_share: float, done: float) -> float:
+    """eta when the part ``done`` of a run, in [0, 1], is over: a straight line from ``learning_rate`` to ``final_share`` of it."""
+    return learning_rate * (1.0 + (final_share - 1.0) * done)
+
+
 def scaled_gradient(gradient: bytes, *, learning_rate: float, weight: float, contributions: float, bound: float = FLOAT32_MAX) -> bytes:
     """Scale the dense gradient of one first-order step, little-endian float32 (d,), to the gradient of its log term.
 

@@ -212,6 +212,10 @@ WRONG = {
         SMALL + "[server]\nmicro_batch_max = 6\nmicro_batch_wait_s = 0.1\n",
         [":5: server.micro_batch_max", "wait in vain", "at most 5 (clients)"],
     ),
+    "a rate that adamw would normalise away": (
+        SMALL + '[aggregator]\nlearning_rate_final_share = 0.1\n[update]\nrule = "adamw"\n',
+        [":5: aggregator.learning_rate_final_share", "normalised away", "expected 1", "found 0.1", "momentum"],
+    ),
     "more than no cohort": (SMALL + "[aggregator]\ncohort_extra = 1\n", [":5: aggregator.cohort_extra", "which cohort"]),
     "over-selection without a cohort": (
         'method = "hosfl_sync_over_selected"\n' + SMALL,

@@ -78,7 +78,7 @@ from hosfl_async.messages import (
     TargetReached,
     Welcome,
 )
-from hosfl_async.scaling import clipped
+from hosfl_async.scaling import clipped, declined
 
 Refusal = Literal["stale", "fenced", "superseded", "malformed", "finished"]
 _REFUSALS = ("stale", "fenced", "superseded", "malformed", "late")
@@ -211,7 +211,10 @@ class Aggregator:
         """So many more steps are in the log, or the target was met."""
         self.steps_in_log += steps
         self._accuracy_met = max(self._accuracy_met, accuracy)
-        self.over = self.steps_in_log >= self._settings.client_steps or self.target_met
+        settings = self._settings
+        self.over = self.steps_in_log >= settings.client_steps or self.target_met
+        done = min(self.steps_in_log / settings.client_steps, 1.0)
+        self._buffer.learning_rate = declined(settings.learning_rate, settings.learning_rate_final_share, done)
 
     def _remember(self, step: StepId, version: int) -> None:
         """``step`` is in the log."""

@@ -219,6 +219,9 @@ class AggregatorSettings:
     """The run ends earlier when the split server reports this accuracy. 0: whatever it reports."""
     learning_rate: Annotated[float, Gt(0)] = 0.1
     """eta of the client half."""
+    learning_rate_final_share: Annotated[float, Ge(0), Le(1)] = 1.0
+    """The part of learning_rate that is left at the end: eta falls in a straight line over client_steps, by the steps in the log when an
+    entry is made. 1: it stays. Against the noise of few probes late in a run. Not with update.rule adamw, whose entries carry no eta."""
     coefficient_max: Annotated[float, Gt(0), Le(3.4e38)] = 1e6
     """A contribution with a scaled coefficient (or element of a gradient) beyond this is malformed: a few of them could drive the client
     half out of the range of float32, after which nobody makes a step any more."""

@@ -37,6 +37,8 @@ class UpdateBuffer:
 
     def __init__(self, settings: AggregatorSettings) -> None:
         self._settings = settings
+        self.learning_rate = settings.learning_rate
+        """eta of the entry that is being filled: to be set before its first contribution."""
         self._contributions: dict[StepId, Contribution] = {}
         self._devices: dict[str, int] = {}
         self._of_one_max = batches_of_one(settings.device_share_max, settings.buffer_contributions)
@@ -98,14 +100,14 @@ class UpdateBuffer:
                 continue
             weighed = [(one.weight, one.projected_gradients) for one in counted]
             weight, values = combined(weighed, settings.location, settings.trim_share)
-            packed[counted[0].step] = coefficients(values, learning_rate=settings.learning_rate, weight=weight, contributions=divisor)
+            packed[counted[0].step] = coefficients(values, learning_rate=self.learning_rate, weight=weight, contributions=divisor)
         return tuple(Term(one.step, one.base_version, packed.get(one.step, b"")) for one in ordered)
 
     def _check_sum(self, contribution: Contribution) -> None:
         """Combined, K contributions may add up; each must leave room for K of its size and of the greatest weight there is."""
         settings = self._settings
         greatest = settings.buffer_contributions * max(1.0, settings.participation.boost_max)
-        coefficients(contribution.projected_gradients, learning_rate=settings.learning_rate, weight=greatest, contributions=1.0)
+        coefficients(contribution.projected_gradients, learning_rate=self.learning_rate, weight=greatest, contributions=1.0)
 
     def _divisor(self, contributions: list[Contribution]) -> float:
         if self._by_size:
@@ -114,7 +116,7 @@ class UpdateBuffer:
 
     def _scale(self, contribution: Contribution, divisor: float, bound: float = FLOAT32_MAX) -> tuple[bytes, bytes]:
         """Coefficients and gradient of the term; one of them is empty. Raises ``OverflowError`` for one beyond ``bound``."""
-        rate, weight = self._settings.learning_rate, contribution.weight
+        rate, weight = self.learning_rate, contribution.weight
         if contribution.gradient:
             return b"", scaled_gradient(contribution.gradient, learning_rate=rate, weight=weight, contributions=divisor, bound=bound)
         scalars = contribution.projected_gradients

@@ -198,6 +198,8 @@ def small_scenarios(draw: Any) -> Scenario:
         "fleet": [{"count": count} for count in counts],
         "simulation": {"events_max": 50_000, "modelled_time_max_s": 200_000.0},
     }
+    if tables["update"]["rule"] == "adamw":
+        tables["aggregator"]["learning_rate_final_share"] = 1.0
     if entry.fixes.get("shared.estimator") not in ("gradient", "skip_feedback", "activity_slopes"):
         _draw_directions(draw, tables)
     if not entry.synchronous:
@@ -320,6 +322,7 @@ def _aggregators(draw: Any, clients: int, *, synchronous: bool, over_selected: b
     table: dict[str, Any] = {
         "client_steps": draw(st.integers(1, 16)),
         "learning_rate": draw(st.sampled_from([0.1, 2.0])),
+        "learning_rate_final_share": draw(st.sampled_from([1.0, 0.0])),
         "buffer_deadline_s": draw(st.sampled_from([60.0, 20.0])),
         "divide_by": draw(st.sampled_from(["buffer_contributions", "weights"])),
         "device_share_max": draw(st.sampled_from([1.0, 1.0, 0.5])),

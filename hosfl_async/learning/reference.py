@@ -92,11 +92,14 @@ class Reference:
         contributions: float | None,
         cut: CutSettings = DEFAULT_CUT,
         update: UpdateSettings = DEFAULT_UPDATE,
+        final_share: float = 1.0,
+        client_steps: int = 1,
         location: str = "mean",
         trim_share: float = 0.0,
     ) -> None:
         """``contributions`` is K, the divisor of each entry; ``None`` divides by the sum of the entry's weights.
 
+        ``final_share``: what is left of ``learning_rate`` when ``client_steps`` are in the log.
         ``location``, ``trim_share``: how scalars of shared directions are combined, see ``scaling.combined``.
         """
         data = load_dataset(task, seed)
@@ -108,6 +111,7 @@ class Reference:
         self.sampler = BatchSampler(seed, task.batch_size)
         self.run_key = named_key("run", seed)
         self.mu, self.learning_rate, self.contributions = zeroth_order.mu, learning_rate, contributions
+        self.final_share, self.client_steps, self.in_log = final_share, client_steps, 0
         self.feedback = zeroth_order.feedback
         self.prober = new_prober(self.model.client, self.run_key, zeroth_order)
         self.perturber = new_perturber(self.model.client, zeroth_order)
@@ -247,6 +251,8 @@ class Reference:
         weights = sorted(weights)
         divisor = self.contributions or sum(weight for _, weight in weights)
         plain, rate = self.update.rule == "sgd", 1.0 if self.update.rule == "adamw" else self.learning_rate
+        rate *= 1.0 + (self.final_share - 1.0) * min(self.in_log / self.client_steps, 1.0)
+        self.in_log += len(weights)
         theta = aligned_vector(self.model.client.size)
         theta[:] = self.theta_c[version - 1] if plain else 0
         for step, weight in self._combined(weights) if self.shared else weights:

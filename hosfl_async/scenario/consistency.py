@@ -25,6 +25,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     yield from _names(scenario, source)
     yield from _probes(scenario, source)
     yield from _target(scenario, source)
+    yield from _decline(scenario, source)
     yield from _buffer(scenario, source)
     yield from _micro_batches(scenario, source)
     yield from _shares(scenario, source)
@@ -70,6 +71,18 @@ def _target(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             "nothing is evaluated before the end, so the target is never seen",
             expected="evaluations at intervals",
             found="server.evaluate_every_steps and shared.evaluate_every_versions of 0",
+        )
+
+
+def _decline(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    share = scenario.aggregator.learning_rate_final_share
+    if share != 1 and scenario.update.rule == "adamw":
+        yield source.problem(
+            ("aggregator", "learning_rate_final_share"),
+            "under update.rule adamw an entry's size, and with it a declining learning rate, is normalised away",
+            expected="1",
+            found=f"{share:g}",
+            mend='update.rule = "momentum" or "sgd"',
         )
 
 

@@ -38,7 +38,7 @@ from hosfl_async.messages import (
     TargetReached,
     Welcome,
 )
-from hosfl_async.scaling import coefficients
+from hosfl_async.scaling import coefficients, unpack_coefficients
 
 GOLDEN, INITIAL = hashed("golden"), digest(ToyLearner().theta)
 
@@ -159,6 +159,25 @@ def test_terms_are_scaled_by_the_stated_formula() -> None:
     for term, weight in zip(terms, (0.5, 1.0), strict=True):
         unscaled = contribution(term.step).projected_gradients
         assert term.coefficients == coefficients(unscaled, learning_rate=0.5, weight=weight, contributions=2.0)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_declining_rate_falls_in_a_straight_line_over_the_steps_in_the_log_also_after_a_restart(restarts: bool) -> None:
+    settings = {"learning_rate": 0.5, "learning_rate_final_share": 0.2, "client_steps": 8, "buffer_contributions": 2}
+    made = host(**settings)
+    for version in range(4):
+        boot = 1
+        if restarts:
+            made, boot = made.restarted(**settings), version + 2
+            made.join("a", boot).join("b", boot)
+        for client in "ab":
+            made.contribute(client, version + 1, base_version=version, incarnation=boot)
+    entries = [record.entry for record in made.records if isinstance(record, EntryCommitted)]
+    for entry, rate in zip(entries, (0.5, 0.4, 0.3, 0.2), strict=True):
+        for term in entry.terms:
+            unscaled = contribution(term.step).projected_gradients
+            expected = unpack_coefficients(coefficients(unscaled, learning_rate=rate, weight=1.0, contributions=2.0))
+            assert unpack_coefficients(term.coefficients) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_repetition_changes_nothing_and_gets_the_first_answer() -> None:

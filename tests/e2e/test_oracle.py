@@ -132,6 +132,8 @@ def reference_of(scenario: Scenario) -> Reference:
         trim_share=scenario.aggregator.trim_share,
         cut=scenario.cut,
         update=scenario.update,
+        final_share=scenario.aggregator.learning_rate_final_share,
+        client_steps=scenario.aggregator.client_steps,
     )
 
 
@@ -200,6 +202,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ['update.rule="momentum"', "aggregator.learning_rate=0.05", "network.loss=0.1"],
         ['update.rule="adamw"', "aggregator.learning_rate=0.02", "update.weight_decay=0.1", "aggregator.snapshot_behind_versions=1"],
         ['update.rule="adamw"', "aggregator.learning_rate=0.02", "method=sfl_first_order", 'aggregator.divide_by="weights"'],
+        ["aggregator.learning_rate_final_share=0.1", 'aggregator.divide_by="weights"', "network.loss=0.1"],
+        ["aggregator.learning_rate_final_share=0", "method=sfl_first_order", 'update.rule="momentum"'],
         ['update.rule="momentum"', 'shared.directions="per_version"', "aggregator.learning_rate=0.05"],
         ["server.micro_batch_max=4", "server.micro_batch_wait_s=0.2", 'server.staleness.rule="polynomial"'],
         ["server.micro_batch_max=3", "compute.backward_s=0.1", 'client.dual_policy="fresh"', "server.steps_per_activation=2"],
@@ -231,6 +235,8 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "whole model, trained locally",
         "whole model, slopes",
         "whole model, slopes of a cohort",
+        "declining rate",
+        "declining rate, momentum, first order",
         "momentum",
         "adamw, snapshots",
         "adamw, first order",

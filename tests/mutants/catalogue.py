@@ -189,6 +189,14 @@ MUTANTS = (
         tests=("agents/test_update_buffer.py", "ground/test_scaling.py"),
     ),
     Mutant(
+        name="a_rate_that_declines_from_the_next_entry_on",
+        why="The rate of an entry is that of the steps in the log before it.",
+        file="agents/aggregator.py",
+        old="        done = min(self.steps_in_log / settings.client_steps, 1.0)\n",
+        new="        done = min((self.steps_in_log + 1) / settings.client_steps, 1.0)\n",
+        tests=("agents/test_aggregator.py", "e2e/test_oracle.py"),
+    ),
+    Mutant(
         name="not_divided_by_p",
         why="The estimate is the mean over the probes, not their sum.",
         file="scaling.py",
