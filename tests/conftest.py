@@ -7,6 +7,7 @@ mosquitto are skipped where there is none, unless HOSFL_REQUIRE_MOSQUITTO says t
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from hypothesis import HealthCheck, settings
 from hosfl_async.broker.embedded import find_mosquitto
 
 sys.path.insert(0, str(Path(__file__).parent))
+from chromium import Browser, chromium
+
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,3 +34,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("mosquitto"):
             item.add_marker(pytest.mark.skip(reason="no mosquitto on PATH or in /usr/sbin"))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened

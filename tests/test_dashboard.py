@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import socket
-import subprocess
-import time
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from chromium import Browser, wait_for
 
 from hosfl_async import Run, SettingsError, load_scenario, run_live, simulate
 from hosfl_async.assembly.dashboard import CLIENTS_SHOWN_MAX, STREAMS_MAX, Dashboard
@@ -32,9 +29,6 @@ from hosfl_async.scenario import to_toml
 from hosfl_async.telemetry import STATES, TELEMETRY_VERSION, Telemetry, encode_telemetry
 
 SMALL = {"aggregator.client_steps": 120, "shared.probes": 2, "server.evaluate_every_steps": 20, "expect.accuracy_min": 0.0}
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--window-size=1400,1000"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -104,79 +98,6 @@ def test_a_large_fleet_is_shown_in_part(run: Run, tmp_path: Path) -> None:
 def test_a_port_in_use_is_one_line(run: Run) -> None:
     with served(run.folder) as server, pytest.raises(SettingsError, match="choose another"):
         Dashboard(FolderWatch(run.folder), server.server_address[1])
-
-
-class Browser:
-    """Debian's Chromium by its WebDriver: five of its words."""
-
-    def __init__(self, port: int, profile: Path) -> None:
-        self._port, self._base = port, ""
-        options = {"args": [*FLAGS, f"--user-data-dir={profile}"]}
-        made = self._say("POST", "/session", {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}})
-        self._base = f"/session/{made['sessionId']}"
-
-    def _say(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        connection = HTTPConnection("127.0.0.1", self._port, timeout=60)
-        connection.request(method, self._base + path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        value = json.loads(answer.read())["value"]
-        assert answer.status == 200, value
-        return value
-
-    def open(self, url: str) -> None:
-        self._say("POST", "/url", {"url": url})
-
-    def do(self, script: str) -> Any:
-        return self._say("POST", "/execute/sync", {"script": script, "args": []})
-
-    def click(self, css: str) -> None:
-        found = self._say("POST", "/element", {"using": "css selector", "value": css})[ELEMENT]
-        self._say("POST", f"/element/{found}/click", {})
-
-    def click_corner(self, name: str) -> None:
-        """Five pixels inside the upper left corner."""
-        x, y = self.do(f"const box = document.getElementById('{name}').getBoundingClientRect(); return [box.x, box.y]")
-        move = {"type": "pointerMove", "duration": 0, "origin": "viewport", "x": int(x) + 5, "y": int(y) + 5}
-        steps = [move, {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}]
-        self._say("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": steps}]})
-
-    def screenshot(self, name: str, folder: Path) -> bytes:
-        """The picture as PNG, left as ``name`` in HOSFL_ARTEFACTS if that is set, otherwise in ``folder``."""
-        picture = b64decode(self._say("GET", "/screenshot"))
-        kept = Path(os.environ.get("HOSFL_ARTEFACTS", folder))
-        kept.mkdir(parents=True, exist_ok=True)
-        (kept / name).write_bytes(picture)
-        return picture
-
-    def close(self) -> None:
-        self._say("DELETE", "")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = shutil.which("chromedriver")
-    if program is None or shutil.which("chromium") is None:
-        if os.environ.get("HOSFL_REQUIRE_CHROMIUM"):
-            pytest.fail("chromedriver is missing: apt-get install chromium chromium-driver")
-        pytest.skip("needs Debian's chromium and chromium-driver")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with subprocess.Popen([program, f"--port={port}"], stdout=subprocess.DEVNULL) as driver:
-        try:
-            wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
-            opened = Browser(port, tmp_path_factory.mktemp("profile"))
-            yield opened
-            opened.close()
-        finally:
-            driver.terminate()
-
-
-def wait_for(holds: Callable[[], Any], most_s: float = 30.0) -> None:
-    end = time.monotonic() + most_s
-    while not holds():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.1)
 
 
 def text_of(browser: Browser, name: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from chromium import Browser
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +17,8 @@ from hosfl_async import Run, SettingsError, load_scenario, simulate
 from hosfl_async.assembly.reporting import report
 from hosfl_async.report import client_states
 from hosfl_async.report.client_states import STATES, closer_look, courses, followed
+from hosfl_async.report.page_panels import MISHAPS, _staleness_course
+from hosfl_async.report.recorder import Evaluation
 from hosfl_async.trace import TraceRecord
 
 SMALL = {"aggregator.client_steps": 60, "shared.probes": 2, "server.evaluate_every_steps": 20, "expect.accuracy_min": 0.0}
@@ -156,9 +161,9 @@ def test_a_page_about_one_run(folders: list[Path], tmp_path: Path) -> None:
     page, run = sound(tmp_path / "page.html"), Run(folders[0])
     assert f"{run.accuracy_final:.3f}" in page and f"frozen control {run.accuracy_frozen_control:.3f}" in page
     assert "&lt;script&gt;alert" in page and "&amp; words" in page
-    assert page.count("<svg") == page.count("</svg>") == 9
+    assert page.count("<svg") == page.count("</svg>") == 10
     assert "client-20" in page and "#0b6e99" not in page.split("</style>")[1], "the page decides the colours"
-    assert sorted(each.suffix for each in (tmp_path / "pictures").iterdir()) == [".png"] * 9 + [".svg"] * 9
+    assert sorted(each.suffix for each in (tmp_path / "pictures").iterdir()) == [".png"] * 10 + [".svg"] * 10
 
 
 def test_runs_that_differ_in_their_seed_only_are_one_group(folders: list[Path], tmp_path: Path) -> None:
@@ -177,11 +182,102 @@ def test_a_folder_of_runs_stands_for_them(folders: list[Path], tmp_path: Path) -
 def test_a_run_without_a_journal_has_a_page_without_courses(folders: list[Path], tmp_path: Path) -> None:
     run = tmp_path / "bare"
     run.mkdir()
-    for name in ("summary.json", "metrics.jsonl", "scenario.toml"):
+    for name in ("metrics.jsonl", "scenario.toml"):
         (run / name).write_bytes((folders[0] / name).read_bytes())
+    summary = json.loads((folders[0] / "summary.json").read_text())
+    quiet = {**summary["counts"], **dict.fromkeys(MISHAPS, 0)}
+    (run / "summary.json").write_text(json.dumps({**summary, "counts": quiet}))
     report([run], tmp_path / "page.html")
     page = sound(tmp_path / "page.html")
     assert page.count("<svg") == 6 and "A closer look" not in page
+    assert re.search(r'id="mishaps"><h2>[^<]*</h2><p>Nothing', page), "and nothing was refused"
+
+
+def test_the_last_evaluation_counts_with_the_interval_before_if_little_lies_between() -> None:
+    def course(*points: tuple[int, float]) -> tuple[list[float], list[float]]:
+        evaluations = [Evaluation(steps / 10, steps, 0, 0, 0.5, 1.0, versions) for steps, versions in points]
+        return _staleness_course(evaluations)
+
+    assert course((0, 0.0), (100, 2.0), (200, 3.0), (210, 14.0)) == ([10, 21], [2.0, 4.0])
+    assert course((0, 0.0), (100, 2.0), (200, 3.0), (260, 14.0)) == ([10, 20, 26], [2.0, 3.0, 14.0])
+    assert course((0, 0.0), (100, 2.0)) == ([10], [2.0])
+    assert course((0, 0.0)) == ([], [])
+
+
+LOOK = """
+const page = document.documentElement, width = page.clientWidth;
+const seen = e => { const box = e.getBoundingClientRect();
+  return box.width > 100 && box.height > 30 && box.left >= 0 && box.right <= width };
+const light = colour => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number)
+  .map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b };
+const contrast = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+const card = getComputedStyle(document.querySelector('figure')).backgroundColor;
+const texts = [...document.querySelectorAll('figure svg text')];
+const ins = (e, box, of) => box.left >= of.left - 2 && box.right <= of.right + 2 && box.top >= of.top - 2 && box.bottom <= of.bottom + 2;
+return {
+  wide: page.scrollWidth - width,
+  dark: light(getComputedStyle(document.body).backgroundColor) < 0.1,
+  unseen: [...document.querySelectorAll('figure, svg, article, .tiles div')].filter(e => !seen(e))
+    .map(e => e.id || e.outerHTML.slice(0, 80)),
+  faint: texts.filter(e => contrast(getComputedStyle(e).fill, card) < 4).map(e => e.textContent),
+  cut: texts.filter(e => !ins(e, e.getBoundingClientRect(), e.closest('svg').getBoundingClientRect())).map(e => e.textContent),
+  figures: [...document.querySelectorAll('figure')].map(e => e.id),
+  tiles: [...document.querySelectorAll('.tiles')].map(l => Object.fromEntries([...l.children].map(
+    e => [e.querySelector('dt').innerText, e.querySelector('dd').innerText]))),
+  table: Object.fromEntries([...document.querySelectorAll('tbody tr')].map(
+    r => [r.cells[0].innerText, [...r.cells].slice(1).map(c => c.innerText)])),
+}"""
+"""What a reader sees: what sticks out or is missing, letters too faint or cut at an edge, and the figures as they stand there."""
+ACCURACIES, COURSES = ["accuracy-samples", "accuracy-time", "accuracy-bytes"], ["staleness", "staleness-course", "log"]
+
+
+@pytest.fixture(scope="module")
+def pages(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[Any]]]:
+    """About one run, and about two side by side; with their summaries as they are on the disk."""
+    place = tmp_path_factory.mktemp("pages")
+    found = {}
+    for name, runs in {"one": folders[:1], "two": [folders[0], folders[2]]}.items():
+        report(runs, place / f"{name}.html")
+        found[name] = place / f"{name}.html", [json.loads((run / "summary.json").read_text()) for run in runs]
+    return found
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1400, 1000)])
+def test_in_a_browser_without_a_network_a_page_says_what_the_summary_says(
+    pages: dict[str, tuple[Path, list[Any]]], browser: Browser, tmp_path: Path, width: int, height: int, name: str
+) -> None:
+    page, summaries = pages[name]
+    for scheme in ("light", "dark"):
+        with browser.seen(width, height, scheme):
+            browser.asked_for()
+            browser.open(page.as_uri())
+            look = browser.do(LOOK)
+            assert browser.asked_for() == [page.as_uri()], "nothing but the page itself"
+            assert (look["wide"], look["unseen"], look["faint"], look["cut"]) == (0, [], [], [])
+            assert look["dark"] == (scheme == "dark")
+            clients = [f"{kind}-{place}" for place in range(len(summaries)) for kind in ("clients", "timeline")]
+            assert look["figures"] == [*ACCURACIES, *COURSES, "bytes", "mishaps", *clients]
+            for tiles, summary in zip(look["tiles"], summaries, strict=True):
+                assert tiles == {
+                    "final accuracy": f"{summary['accuracy_final']:.3f}",
+                    "frozen control": "none" if summary["accuracy_frozen_control"] is None else f"{summary['accuracy_frozen_control']:.3f}",
+                    "modelled time": f"{summary['modelled_time_s']:.0f} s",
+                    "client steps": f"{summary['client_steps']:,}",
+                    "sent": f"{sum(summary['bytes'].values()) / 1e6:,.1f} MB",
+                    "staleness": f"{summary['staleness']['mean']:.1f}",
+                    "digests": "agree",
+                }
+            for row, form, values in (
+                ("accuracy, best", "{:.3f}", [each["accuracy_best"] for each in summaries]),
+                ("server steps", "{:,}", [each["server_steps"] for each in summaries]),
+                ("log entries", "{:,}", [each["version"] for each in summaries]),
+                ("MB sent", "{:.2f}", [sum(each["bytes"].values()) / 1e6 for each in summaries]),
+                ("accepted", "{:,}", [each["counts"]["accepted"] for each in summaries]),
+            ):
+                assert look["table"][row] == [form.format(value) for value in values]
+            picture = browser.screenshot(f"report-{name}-{width}-{scheme}.png", tmp_path, whole=True)
+            assert picture.startswith(b"\x89PNG") and len(picture) > 30_000
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

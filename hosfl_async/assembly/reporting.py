@@ -13,7 +13,9 @@ from hosfl_async.errors import SettingsError
 from hosfl_async.report import read_summary
 from hosfl_async.report.client_states import courses, followed
 from hosfl_async.report.comparing import read_evaluations
-from hosfl_async.report.page import Group, ReportedRun, draw_panels, report_page
+from hosfl_async.report.groups import Group, ReportedRun
+from hosfl_async.report.page import report_page
+from hosfl_async.report.page_panels import draw_panels
 from hosfl_async.report.panels import RUNS_MAX, write
 from hosfl_async.scenario import Scenario
 from hosfl_async.trace import TraceRecord, read_trace

@@ -139,21 +139,24 @@ def staleness_panel(histograms: Sequence[dict[int, int]]) -> Figure:
     return figure
 
 
-def bytes_panel(by_group: Sequence[dict[str, float]]) -> Figure:
-    """Megabytes sent by kind, the largest first; one bar for each group."""
+def kinds_panel(by_group: Sequence[dict[str, float]], unit: str, form: str) -> Figure:
+    """Amounts by kind, the largest first, kinds at zero left out; one bar for each group, its label by ``form``."""
     largest = {kind: max(other.get(kind, 0) for other in by_group) for each in by_group for kind in each}
     kinds = sorted((kind for kind in largest if largest[kind]), key=lambda kind: -largest[kind])
-    figure, panel = _figure(max(1.6, 0.5 + 0.26 * len(kinds) * max(1, 0.55 * len(by_group))))
-    height = 0.8 / max(1, len(by_group))
+    figure, panel = _figure(max(1.3, 0.6 + len(kinds) * max(0.24, 0.15 * len(by_group))))
+    height = 0.84 / max(1, len(by_group))
     for place, each in enumerate(by_group):
-        spots = [row - 0.4 + height * (place + 0.5) for row in range(len(kinds))]
-        bars = panel.barh(spots, [each.get(kind, 0) / 1e6 for kind in kinds], height=0.9 * height, color=_run(place))
-        panel.bar_label(bars, fmt="{:,.1f}", padding=2, fontsize=8.5, color=LIGHT["ink"])
+        spots = [row - 0.42 + height * (place + 0.5) for row in range(len(kinds))]
+        bars = panel.barh(spots, [each.get(kind, 0) for kind in kinds], height=0.9 * height, color=_run(place))
+        labels = [form.format(each[kind]) if each.get(kind) else "" for kind in kinds]
+        panel.bar_label(bars, labels, padding=2, fontsize=8.5, color=LIGHT["ink"])
     panel.set_yticks(range(len(kinds)), kinds)
     panel.invert_yaxis()
     panel.margins(x=0.14)
     panel.grid(visible=False)
-    panel.set_xlabel("MB")
+    panel.locator_params(axis="x", nbins=6)
+    panel.xaxis.set_major_formatter("{x:,.6g}")
+    panel.set_xlabel(unit)
     return figure
 
 
