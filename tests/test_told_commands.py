@@ -18,6 +18,7 @@ from hosfl_async.cli.app import guarded
 ROOT = Path(__file__).parent.parent
 FOR_LATER = ("hosfl doctor", "hosfl agent")
 """Of the tutorial: they need a broker, or run until somebody ends them; ``tests/process`` runs them."""
+BLOCKS = ("sh", "python", "toml", "hex", "text")
 
 
 def wrong_with(command: str) -> str:
@@ -65,6 +66,13 @@ def test_what_does_not_exist_is_seen() -> None:
     assert len([command for document in DOCUMENTS for command in told_in(document.read_text())]) > 60
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_block_says_what_it_is(document: Path) -> None:
+    """By that it is known what runs it; ``text`` is a drawing, or what a command printed."""
+    unknown = {block.partition("\n")[0] for kind, block in FENCED.findall(document.read_text()) if kind not in BLOCKS}
+    assert not unknown, f"```sh, python, toml, hex or text: {unknown}"
+
+
 def test_the_tutorial_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """In order and in one empty folder; blocks that begin with ``# NAME.toml:`` are written there."""
     text = (ROOT / "docs/tutorial.md").read_text()
@@ -73,7 +81,7 @@ def test_the_tutorial_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monk
     for kind, block in FENCED.findall(text):
         if kind == "toml":
             (tmp_path / re.match(r"# (\S+\.toml):", block)[1]).write_text(block)  # type: ignore[index]
-        for line in block.splitlines() if not kind else ():
+        for line in block.splitlines() if kind == "sh" else ():
             if line.startswith(FOR_LATER):
                 continue
             words = shlex.split(line)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     path for path in sorted(ROOT.rglob("*.md")) if not {".venv", "site", "node_modules", "runs"} & set(path.relative_to(ROOT).parts[:-1])
 ]
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(\w*)[^\n`]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:\.venv/bin/)?hosfl (?:--)?[a-z][^`]*|(?:\.venv/bin/)?python -m benchmarks[^`]*)`")
 
 NO_COMMANDS = ("hosfl trace 1",)
@@ -67,7 +67,7 @@ PLACEHOLDERS = {
 
 def told_in(text: str) -> list[str]:
     """Commands in blocks, whose lines a backslash may continue, and between backticks."""
-    blocks = [block.replace("\\\n", " ") for kind, block in FENCED.findall(text) if kind in ("", "sh", "bash", "console")]
+    blocks = [block.replace("\\\n", " ") for kind, block in FENCED.findall(text) if kind == "sh"]
     lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
     commands = [*lines, *(found.replace("\n", " ") for found in INLINE.findall(FENCED.sub("", text)))]
     told = [one.removeprefix(".venv/bin/") for one in commands]
