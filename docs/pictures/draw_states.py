@@ -81,17 +81,21 @@ DRAWINGS = {
         around={(Fate.UNKNOWN, Fate.SUPERSEDED): 130},
     ),
 }
-STYLE = """
-  svg { background: #fff; font: 13px system-ui, sans-serif }
-  rect { fill: #eef4fb; stroke: #2b5d8c; stroke-width: 1.5 }
-  rect.end { fill: #f3f3f3; stroke: #666 }
-  text { fill: #111; text-anchor: middle; dominant-baseline: central }
-  path { fill: none; stroke: #2b5d8c; stroke-width: 1.4; marker-end: url(#tip) }
-  path.broken { stroke: #999; stroke-dasharray: 4 3 }
+LIGHT = "--ground:#fff;--ink:#111;--line:#2b5d8c;--box:#eef4fb;--end-line:#666;--end-box:#f3f3f3;--faint:#999;--tip:#555"
+DARK = "--ground:#161b22;--ink:#e6ebef;--line:#7fb2e0;--box:#1f3347;--end-line:#999;--end-box:#2a2f36;--faint:#8a929b;--tip:#b6bec6"
+STYLE = f"""
+  .states {{ {LIGHT}; background: var(--ground); font: 13px system-ui, sans-serif }}
+  @media (prefers-color-scheme: dark) {{ .states {{ {DARK} }} }}
+  .states rect {{ fill: var(--box); stroke: var(--line); stroke-width: 1.5 }}
+  .states rect.end {{ fill: var(--end-box); stroke: var(--end-line) }}
+  .states text {{ fill: var(--ink); text-anchor: middle; dominant-baseline: central }}
+  .states path {{ fill: none; stroke: var(--line); stroke-width: 1.4; marker-end: url(#states-tip) }}
+  .states path.broken {{ stroke: var(--faint); stroke-dasharray: 4 3 }}
 """
+"""Colours are words: the site puts a drawing into its page and chooses them by its own light or dark; alone it follows its reader."""
 TIP = (
-    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-    '<path d="M0 0L8 4L0 8z" style="fill:#555;stroke:none;marker-end:none"/></marker></defs>'
+    '<defs><marker id="states-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0 0L8 4L0 8z" style="fill:var(--tip);stroke:none;marker-end:none"/></marker></defs>'
 )
 
 
@@ -126,7 +130,9 @@ def drawn(drawing: Drawing) -> str:
     phases = list(drawing.table)
     ways = [arrow(drawing, here, there) for here in phases for there in phases if there in drawing.table[here]]
     width, height = drawing.size
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"><title>{drawing.title}</title>'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="states" viewBox="0 0 {width} {height}" role="img"><title>{drawing.title}</title>'
+    )
     boxes = [box(drawing, phase) for phase in phases]
     return "\n".join([head, f"<style>{STYLE}</style>", TIP, *ways, *boxes, "</svg>"]) + "\n"
 
