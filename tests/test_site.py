@@ -46,7 +46,8 @@ def test_every_page_is_there_and_fetches_nothing_from_elsewhere(site: Path) -> N
     ],
 )
 def test_generated_pages_have_what_they_are_made_from(site: Path, page: str, text: str) -> None:
-    assert text in (site / page).read_text()
+    words = re.sub(r"<[^>]+>", "", (site / page).read_text())  # a coloured command is in many elements
+    assert text in words
 
 
 DRAWINGS = """
