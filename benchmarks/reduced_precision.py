@@ -20,6 +20,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -28,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from hosfl_async.learning.models import build_model
+from hosfl_async.learning.quantised import with_wanted_matrices
 from hosfl_async.learning.settings import ModelSettings
 from hosfl_async.learning.split_model import Half, initial_theta_c
 from hosfl_async.learning.zeroth_order import forward, project
@@ -96,13 +98,7 @@ def in_bfloat16(half: Half) -> nn.Module:
 
 def in_int8(half: Half) -> nn.Module:
     """The frozen matrices in int8, one scale for each output; adapters as they are."""
-    made = copy.deepcopy(half.module)
-    frozen = {name for name, module in made.named_modules() if type(module) is nn.Linear and "lora_" not in name}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        rules = dict.fromkeys(frozen, torch.ao.quantization.per_channel_dynamic_qconfig)
-        quantised: nn.Module = torch.ao.quantization.quantize_dynamic(made, rules, dtype=torch.qint8)  # type: ignore[no-untyped-call]
-    return quantised
+    return with_wanted_matrices(copy.deepcopy(half.module), replace(MODEL, client_matrices="int8"))
 
 
 def weight_bytes(module: nn.Module) -> int:

@@ -212,6 +212,14 @@ WRONG = {
         SMALL + "[server]\nmicro_batch_max = 6\nmicro_batch_wait_s = 0.1\n",
         [":5: server.micro_batch_max", "wait in vain", "at most 5 (clients)"],
     ),
+    "matrices in int8 of a model without": (
+        SMALL + '[task.model]\nclient_matrices = "int8"\n',
+        [":5: task.model.client_matrices", "mlp has no frozen matrices", 'expected float32'],
+    ),
+    "back-propagation through int8": (
+        'method = "sfl_first_order"\n' + SMALL + '[task]\ndata = "toy_tokens"\nmodel = { name = "encoder", client_matrices = "int8" }\n',
+        [":7: task.model.client_matrices", "no backward pass", "hosfl_async"],
+    ),
     "a rate that adamw would normalise away": (
         SMALL + '[aggregator]\nlearning_rate_final_share = 0.1\n[update]\nrule = "adamw"\n',
         [":5: aggregator.learning_rate_final_share", "normalised away", "expected 1", "found 0.1", "momentum"],
@@ -612,18 +620,19 @@ def scenarios() -> SearchStrategy[Scenario]:
             retry=replace(scenario.shared.retry, first_s=1.0, max_s=2.0),
         )
         aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9, cohort=0, cohort_extra=0, location="mean")
-        aggregator = replace(aggregator, trust=replace(aggregator.trust, rule="none"))
+        aggregator = replace(aggregator, trust=replace(aggregator.trust, rule="none"), learning_rate_final_share=1.0)
         outages = tuple(replace(outage, agent="client-1") for outage in scenario.outages)
         fleet = tuple(map(consistent_group, scenario.fleet))
         sound = {"agents": ("clients",), "latency_factor": 2.0, "clock_rate": 2.0}
         fault = tuple(replace(each, for_s=each.for_s + 1.0, until_s=each.at_s * 2 + 1.0, **sound) for each in scenario.fault)
         fitting = replace(scenario.broker, payload_bytes_max=320 * 1024)
         codec = replace(scenario.codec, frame_bytes_max=4096)
+        model = replace(scenario.task.model, name="mlp", cut="layer", client_matrices="float32")
         changed = replace(
             scenario,
             name="any",
             method="hosfl_async",
-            task=replace(scenario.task, data="digits", model=replace(scenario.task.model, name="mlp", cut="layer")),
+            task=replace(scenario.task, data="digits", model=model),
             fleet=fleet,
             fault=fault,
             compute=replace(scenario.compute, forward_s=1.0),

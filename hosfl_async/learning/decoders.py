@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.encoders import needed
+from hosfl_async.learning.quantised import with_wanted_matrices
 from hosfl_async.learning.randomness import named_key, uniform_stream
 from hosfl_async.learning.sequences import PADDING, padded
 from hosfl_async.learning.settings import ModelSettings, Trainable
@@ -146,7 +147,7 @@ def build_decoder(settings: ModelSettings, sample_shape: Shape, classes: int, vo
     def at_random(name: str) -> bool:
         return bool(drawn.search(name)) and not keep.search(name)
 
-    made = {"client": Half(halves[0], at_random), "server": Half(halves[1], at_random)}
+    made = {"client": Half(with_wanted_matrices(halves[0], settings), at_random), "server": Half(halves[1], at_random)}
     return SplitModel(**made, input_shape=sample_shape, cut_shape=(config.hidden_size,), sequences=True)
 
 

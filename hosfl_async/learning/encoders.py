@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from hosfl_async.assets import files_of
 from hosfl_async.errors import SettingsError
+from hosfl_async.learning.quantised import with_wanted_matrices
 from hosfl_async.learning.randomness import named_key, uniform_stream
 from hosfl_async.learning.sequences import PADDING, padded
 from hosfl_async.learning.settings import ModelSettings, Trainable
@@ -103,7 +104,7 @@ def build_encoder(settings: ModelSettings, sample_shape: Shape, classes: int, vo
     def at_random(name: str) -> bool:
         return bool(drawn.search(name)) and not keep.search(name)
 
-    halves = {"client": Half(client, at_random), "server": Half(server, at_random)}
+    halves = {"client": Half(with_wanted_matrices(client, settings), at_random), "server": Half(server, at_random)}
     return SplitModel(**halves, input_shape=sample_shape, cut_shape=(hidden,), sequences=True)
 
 

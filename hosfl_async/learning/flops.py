@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from hosfl_async.learning.perturbation import aligned_vector
+from hosfl_async.learning.quantised import is_quantised, packed_bytes, product_operations
 from hosfl_async.learning.split_model import SplitModel
 
 _FLOAT_BYTES = 4
@@ -39,17 +40,21 @@ def step_cost(model: SplitModel, batch: Tensor, probes: int, floats_beside: int)
     vector = aligned_vector(model.client.size)
     vector[:] = 0
     model.client.bind(model.client.views(vector))
-    largest = 0
+    largest = quantised = 0
 
     def measure(module: Any, given: Any, made: Any) -> None:
-        nonlocal largest
-        largest = max(largest, sum(each.numel() for each in given if isinstance(each, Tensor)) + made.numel())
+        nonlocal largest, quantised
+        quantised += product_operations(module, given[0]) if given else 0
+        tensors = (*given, *made) if isinstance(made, tuple) else (*given, made)
+        largest = max(largest, sum(each.numel() for each in tensors if isinstance(each, Tensor)))
 
-    hooks = [each.register_forward_hook(measure) for each in model.client.module.modules() if not list(each.children())]
+    layers = [each for each in model.client.module.modules() if is_quantised(each) or not list(each.children())]
+    hooks = [each.register_forward_hook(measure) for each in layers]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         cut = model.client.module(batch)
     for hook in hooks:
         hook.remove()
     parameters = sum(each.numel() for each in model.client.module.parameters())
     floats = parameters + floats_beside + batch.numel() + largest + (probes + 1) * cut.numel()
-    return StepCost(int(counter.get_total_flops()), _FLOAT_BYTES * floats, cut.numel())
+    operations = int(counter.get_total_flops()) + quantised
+    return StepCost(operations, _FLOAT_BYTES * floats + packed_bytes(model.client.module), cut.numel())

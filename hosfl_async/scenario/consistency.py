@@ -10,7 +10,7 @@ from hosfl_async.agents.device_share import batches_of_one
 from hosfl_async.agents.settings import ALONE, DENSE
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.plugins import DATA, MODELS, is_path
-from hosfl_async.learning.settings import DATA_NAMES, ENCODERS, FED_BACK, MODEL_NAMES
+from hosfl_async.learning.settings import DATA_NAMES, DECODERS, ENCODERS, FED_BACK, MODEL_NAMES
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.scenario.fleets import fleet_contradictions
 from hosfl_async.scenario.methods import METHODS
@@ -32,6 +32,7 @@ def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError
     yield from _places(scenario, source)
     yield from _directions(scenario, source)
     yield from _feedback(scenario, source)
+    yield from _matrices(scenario, source)
     yield from _personal(scenario, source)
     yield from _bounds(scenario, source)
     yield from _outages(scenario, source)
@@ -181,6 +182,18 @@ def _feedback(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             expected=" or ".join(FED_BACK),
             found=model.trainable,
         )
+
+
+def _matrices(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    model, estimator = scenario.task.model, scenario.shared.estimator
+    if model.client_matrices == "float32":
+        return
+    path = ("task", "model", "client_matrices")
+    if model.name not in (*ENCODERS, *DECODERS):
+        yield source.problem(path, f"{model.name} has no frozen matrices", expected="float32", found=model.client_matrices)
+    elif estimator in DENSE:
+        problem = f"{scenario.method} goes back through the client half, and matrices in int8 have no backward pass"
+        yield source.problem(path, problem, expected="float32", found=model.client_matrices, mend='method = "hosfl_async"')
 
 
 def _personal(scenario: Scenario, source: Source) -> Iterator[SettingsError]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -217,14 +217,16 @@ def factory(shared: bool, **model: Any) -> LearnerFactory:
     return LearnerFactory(task, ZerothOrderSettings(), FIRST, seed=7, clients=CLIENTS, shared=shared)
 
 
+@pytest.mark.parametrize("matrices", ["float32", "int8"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_an_asynchronous_run_equals_the_oracle_bit_for_bit(shared: bool) -> None:
-    run = Run(factory(shared))
+def test_an_asynchronous_run_equals_the_oracle_bit_for_bit(shared: bool, matrices: Literal["float32", "int8"]) -> None:
+    run = Run(factory(shared, client_matrices=matrices))
     for name, weight, fresh in (("client-0", 1.0, False), ("client-2", 0.5, True), ("client-10", 1.0, False), ("client-0", 0.7, True)):
         run.begin(name)
         run.finish(name, weight, fresh)
         run.commit(weight)
-    oracle = Reference(TASK, ZerothOrderSettings(), FIRST, seed=7, clients=CLIENTS, learning_rate=0.3, contributions=2.0)
+    task = replace(TASK, model=replace(TINY, client_matrices=matrices))
+    oracle = Reference(task, ZerothOrderSettings(), FIRST, seed=7, clients=CLIENTS, learning_rate=0.3, contributions=2.0)
     outcome = scheduled(oracle, run.schedule)
     run.aggregator.run(jobs.Replay(tuple(run.log[run.aggregator.version :])))
     assert run.aggregator._held.theta.tobytes() == outcome.theta_c[len(run.log)].tobytes()
