@@ -47,12 +47,12 @@ check: lint test ## lint and test: what a change must pass
 docs: $(READY_DOCS) ## the documentation site, into site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(READY_TEST) ## the figures that the documents quote
-	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+bench: $(READY_TEST) ## the figures that the documents quote; OPTIONS=--small only shows that they come
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(OPTIONS); done
 
 pretrained: $(READY_TEST) ## the figures on pretrained models: fetches some 200 MB first, takes an hour or more
 	$(BIN)/hosfl data fetch snippets minilm smollm2 efficientnet_lite0
-	@for name in $(PRETRAINED); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
+	@for name in $(PRETRAINED); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name $(OPTIONS); done
 
 results: $(READY_TEST) ## the tables of docs/results.md that take minutes, asked again
 	$(BIN)/hosfl data fetch fashion_mnist watch

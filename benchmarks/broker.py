@@ -12,30 +12,39 @@ and the ratios that decide: QoS 1 against QoS 0, and plain aiomqtt (its iterator
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import sys
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
 import aiomqtt
 
+from benchmarks import new_parser
 from hosfl_async.broker.address import parse_broker_url
 from hosfl_async.broker.embedded import embedded_broker, find_mosquitto
 from hosfl_async.broker.mqtt import MqttTransport
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.broker.transport import Delivery, Station
 
-FRAMES = 4000
-BIG_FRAMES = 200
-EXCHANGES = 60
-CLIENTS = 20
-ASKED_EACH = 150
-REPETITIONS = 3
-SMALL, BIG = bytes(256), bytes(256 * 1024)
+LITTLE, BIG = bytes(256), bytes(256 * 1024)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many of everything."""
+
+    frames: int
+    big_frames: int
+    exchanges: int
+    clients: int
+    asked_each: int
+    repetitions: int
+
+
+FULL, SMALL = Size(4000, 200, 60, 20, 150, 3), Size(40, 4, 4, 3, 4, 1)
 
 
 async def one_way(url: str, settings: BrokerSettings, payload: bytes, frames: int) -> tuple[float, float]:
@@ -60,8 +69,8 @@ async def one_way(url: str, settings: BrokerSettings, payload: bytes, frames: in
         return frames / (perf_counter() - wall_s), (process_time() - cpu_s) * 1000 / frames
 
 
-async def fleet(url: str, settings: BrokerSettings) -> tuple[float, float]:
-    """22 connections: every client asks both services in turn and waits for the answer."""
+async def fleet(url: str, settings: BrokerSettings, size: Size) -> tuple[float, float]:
+    """Two services and clients, a connection each: every client asks both services in turn and waits for the answer."""
     async with AsyncExitStack() as stack:
 
         async def open_station(name: str) -> MqttTransport:
@@ -74,23 +83,23 @@ async def fleet(url: str, settings: BrokerSettings) -> tuple[float, float]:
 
         async def ask(client: MqttTransport) -> None:
             answers = client.received()
-            for number in range(ASKED_EACH):
-                await client.send(f"service-{number % 2}", SMALL)
+            for number in range(size.asked_each):
+                await client.send(f"service-{number % 2}", LITTLE)
                 await anext(answers)
 
         services = [await open_station(f"service-{number}") for number in range(2)]
-        clients = [await open_station(f"client-{number}") for number in range(CLIENTS)]
+        clients = [await open_station(f"client-{number}") for number in range(size.clients)]
         serving = [asyncio.create_task(serve(service)) for service in services]
         wall_s, cpu_s = perf_counter(), process_time()
         await asyncio.gather(*(ask(client) for client in clients))
-        frames = 2 * CLIENTS * ASKED_EACH
+        frames = 2 * size.clients * size.asked_each
         speed = frames / (perf_counter() - wall_s), (process_time() - cpu_s) * 1000 / frames
         for task in serving:
             task.cancel()
         return speed
 
 
-async def exchange_ms(url: str, settings: BrokerSettings) -> float:
+async def exchange_ms(url: str, settings: BrokerSettings, exchanges: int) -> float:
     async with (
         MqttTransport(url, Station(run="ask", name="a"), settings) as a,
         MqttTransport(url, Station(run="ask", name="b"), settings) as b,
@@ -102,16 +111,16 @@ async def exchange_ms(url: str, settings: BrokerSettings) -> float:
                 await b.send("a", arrival.payload)
 
         echoing, answers, took = asyncio.create_task(echo()), a.received(), []
-        for _ in range(EXCHANGES):
+        for _ in range(exchanges):
             begun = perf_counter()
-            await a.send("b", SMALL)
+            await a.send("b", LITTLE)
             await anext(answers)
             took.append((perf_counter() - begun) * 1000)
         echoing.cancel()
         return median(took)
 
 
-async def plain_aiomqtt(url: str, qos: int) -> tuple[float, float]:
+async def plain_aiomqtt(url: str, qos: int, frames: int) -> tuple[float, float]:
     """The same one way with aiomqtt as its front page shows it."""
     port = parse_broker_url(url).port
     v5 = aiomqtt.ProtocolVersion.V5
@@ -119,27 +128,27 @@ async def plain_aiomqtt(url: str, qos: int) -> tuple[float, float]:
         await b.subscribe("plain", qos=qos)
 
         async def send() -> None:
-            for _ in range(FRAMES):
-                await a.publish("plain", SMALL, qos=qos)
+            for _ in range(frames):
+                await a.publish("plain", LITTLE, qos=qos)
 
         wall_s, cpu_s = perf_counter(), process_time()
         sending = asyncio.create_task(send())
         got = 0
         async for _ in b.messages:
             got += 1
-            if got == FRAMES:
+            if got == frames:
                 break
         await sending
-        return FRAMES / (perf_counter() - wall_s), (process_time() - cpu_s) * 1000 / FRAMES
+        return frames / (perf_counter() - wall_s), (process_time() - cpu_s) * 1000 / frames
 
 
-async def measure(kind: str, qos: int) -> dict[str, Any]:
-    settings = BrokerSettings(qos=1 if qos else 0)
+async def measure(kind: str, qos: int, size: Size) -> dict[str, Any]:
+    settings, turns = BrokerSettings(qos=1 if qos else 0), range(size.repetitions)
     async with embedded_broker("mosquitto" if kind == "mosquitto" else "iotcore", settings) as url:
-        small = [await one_way(url, settings, SMALL, FRAMES) for _ in range(REPETITIONS)]
-        many = [await fleet(url, settings) for _ in range(REPETITIONS)]
-        big = [await one_way(url, settings, BIG, BIG_FRAMES) for _ in range(REPETITIONS)]
-        plain = [await plain_aiomqtt(url, 0) for _ in range(REPETITIONS)] if qos == 0 else []
+        small = [await one_way(url, settings, LITTLE, size.frames) for _ in turns]
+        many = [await fleet(url, settings, size) for _ in turns]
+        big = [await one_way(url, settings, BIG, size.big_frames) for _ in turns]
+        plain = [await plain_aiomqtt(url, 0, size.frames) for _ in turns] if qos == 0 else []
         figures: dict[str, Any] = {
             "broker": kind,
             "qos": qos,
@@ -148,7 +157,7 @@ async def measure(kind: str, qos: int) -> dict[str, Any]:
             "fleet_per_s": median(speed for speed, _ in many),
             "fleet_cpu_ms": median(cpu for _, cpu in many),
             "big_mb_per_s": median(speed for speed, _ in big) * len(BIG) / 1e6,
-            "exchange_ms": await exchange_ms(url, settings),
+            "exchange_ms": await exchange_ms(url, settings, size.exchanges),
         }
         if plain:
             figures["plain_aiomqtt_cpu_ratio"] = median(cpu for _, cpu in plain) / figures["small_cpu_ms"]
@@ -163,12 +172,10 @@ def with_ratios(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return figures
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(arguments)
+def main() -> None:
+    options = new_parser(__doc__).parse_args()
     kinds = ["mosquitto", "iotcore"] if find_mosquitto() else ["iotcore"]
-    figures = with_ratios([asyncio.run(measure(kind, qos)) for kind in kinds for qos in (0, 1)])
+    figures = with_ratios([asyncio.run(measure(kind, qos, SMALL if options.small else FULL)) for kind in kinds for qos in (0, 1)])
     if options.json:
         print(json.dumps({"broker": figures}, indent=2))
         return
@@ -182,4 +189,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -13,7 +13,6 @@ imported the same code and done nothing.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import new_parser, start_hosfl
 from hosfl_async.broker.embedded import embedded_broker
 from hosfl_async.learning.models import build_model
 from hosfl_async.learning.settings import ModelSettings
@@ -34,7 +34,6 @@ METHODS = {"zeroth order": "hosfl_async", "first order": "sfl_first_order"}
 CLASSES, SAMPLES = 10, 400
 LOOK_EVERY_S = 0.02
 PATIENCE_S = 300.0
-_COMMAND = (sys.executable, "-c", "from hosfl_async.cli import main; main()", "agent")
 _FLOOR = "import hosfl_async.process.building, torch; print(open('/proc/self/status').read())"
 
 
@@ -55,6 +54,7 @@ CASES = {
     "cnn 32-64-64, 64x64, batch 32": Case(64, (32, 64, 64), (2048, 2048), 32, 6, 400_000_000),
     "cnn 32-64-64, 64x64, batch 128": Case(64, (32, 64, 64), (2048, 2048), 128, 6, 640_000_000),
 }
+SMALL_CASES = {"cnn 8, 16x16, batch 8": Case(16, (8,), (512, 512), 8, 2, 2**30)}
 
 
 def high_water_bytes(status: str) -> int:
@@ -97,15 +97,25 @@ async def _peaks(folder: Path, case: Case, method: str) -> dict[str, int]:
                 settings = folder / f"{name}.toml"
                 settings.write_text(
                     f'run = "memory"\nname = "{name}"\nscenario = "scenario.toml"\nstate = "state-{name}"\n[broker]\nurl = "{url}"\n'
+                    f'[health]\nfile = "{name}.health"\nevery_s = 0.2\n'
                 )
-                with (folder / f"{name}.log").open("wb") as log:
-                    command = [*_COMMAND, role, "--config", str(settings)]
-                    processes[name] = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: ASYNC220
+                processes[name] = start_hosfl("agent", role, "--config", str(settings), log=folder / f"{name}.log")
+                if role != "client":
+                    await _connected(folder, name, processes[name])
             return await _watch(folder, processes)
         finally:
             for process in processes.values():
                 process.kill()
                 process.wait()
+
+
+async def _connected(folder: Path, name: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until it is heard, so that whoever comes next need not ask twice."""
+    health, give_up_at = folder / f"{name}.health", time.monotonic() + PATIENCE_S
+    while not (health.exists() and json.loads(health.read_text()).get("connected")):
+        if process.poll() is not None or time.monotonic() > give_up_at:
+            raise RuntimeError(f"{name} does not connect:\n" + (folder / f"{name}.log").read_text()[-2000:])
+        await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def _watch(folder: Path, processes: dict[str, subprocess.Popen[bytes]]) -> dict[str, int]:
@@ -133,9 +143,9 @@ def _write_scenario(folder: Path, case: Case, method: str) -> None:
     )
 
 
-def measure(name: str) -> dict[str, Any]:
+def measure(name: str, case: Case) -> dict[str, Any]:
     """One case, every method: bytes, and what each client process takes above the floor."""
-    case, floor = CASES[name], floor_bytes()
+    floor = floor_bytes()
     row: dict[str, Any] = {"case": name, "floor_bytes": floor, **half_bytes(case)}
     for way, method in METHODS.items():
         found = peaks(case, method)
@@ -146,11 +156,9 @@ def measure(name: str) -> dict[str, Any]:
     return row
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(arguments)
-    rows = [measure(name) for name in CASES]
+def main() -> None:
+    options = new_parser(__doc__).parse_args()
+    rows = [measure(name, case) for name, case in (SMALL_CASES if options.small else CASES).items()]
     if options.json:
         print(json.dumps({"client_process_memory": rows}, indent=2))
         return
@@ -170,4 +178,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

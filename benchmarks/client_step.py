@@ -15,7 +15,6 @@ Bar: the step takes at most 1.25 times its forwards, for a fully connected clien
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from statistics import median
@@ -24,6 +23,7 @@ from time import process_time
 import numpy as np
 import torch
 
+from benchmarks import new_parser
 from hosfl_async import jobs
 from hosfl_async.learning.activity_prober import ActivityProber
 from hosfl_async.learning.cut_traffic import CutTraffic
@@ -38,7 +38,7 @@ from hosfl_async.learning.tensors import to_data
 from hosfl_async.learning.version_store import VersionStore
 from hosfl_async.messages import StepId
 
-BATCH, PROBES, REPETITIONS = 32, 5, 61
+BATCH, PROBES, REPETITIONS, WARM = 32, 5, 61, 3
 RUN_KEY = bytes(16)
 CASES = {
     "mlp, 784-1024-256": (ModelSettings(name="mlp", client_widths=(1024, 256), activation="relu"), (1, 28, 28)),
@@ -68,7 +68,7 @@ def new_client(model: SplitModel) -> tuple[ClientLearner, torch.Tensor]:
     return ClientLearner(store, bench, np.arange(256)), images[:BATCH].clone()
 
 
-def measure(settings: ModelSettings, image_shape: tuple[int, ...]) -> dict[str, float]:
+def measure(settings: ModelSettings, image_shape: tuple[int, ...], repetitions: int = REPETITIONS) -> dict[str, float]:
     """Median milliseconds of P + 1 forwards and of a step, their ratio, and the size of the client half."""
     model = build_model(settings, image_shape, 10)
     learner, batch = new_client(model)
@@ -98,11 +98,11 @@ def measure(settings: ModelSettings, image_shape: tuple[int, ...]) -> dict[str, 
                 pure.module(batch)
 
     taken: dict[Callable[[int], None], list[float]] = {forwards: [], floor: [], step: []}
-    for repetition in range(REPETITIONS + 3):
+    for repetition in range(repetitions + WARM):
         for work, times in taken.items():
             start = process_time()
             work(repetition)
-            if repetition >= 3:
+            if repetition >= WARM:
                 times.append((process_time() - start) * 1e3)
     pure_ms, floor_ms, step_ms = median(taken[forwards]), median(taken[floor]), median(taken[step])
     return {
@@ -115,15 +115,14 @@ def measure(settings: ModelSettings, image_shape: tuple[int, ...]) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A client step against its forward passes.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    as_json = parser.parse_args().json
+    options = new_parser(__doc__).parse_args()
+    repetitions = 1 if options.small else REPETITIONS
     torch.set_num_threads(1)
-    results = {name: measure(*case) for name, case in CASES.items()}
-    if as_json:
+    results = {name: measure(*case, repetitions) for name, case in CASES.items()}
+    if options.json:
         print(json.dumps(results))
         return
-    print(f"A client step against its {PROBES + 1} forward passes, batch {BATCH}, medians of {REPETITIONS} alternating repetitions")
+    print(f"A client step against its {PROBES + 1} forward passes, batch {BATCH}, medians of {repetitions} alternating repetitions")
     for name, result in results.items():
         print(
             f"{name:>32} ({int(result['parameters']):>9,} parameters): forwards {result['forwards_ms']:7.3f} ms, "

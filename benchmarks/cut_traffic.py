@@ -1,20 +1,21 @@
 """What quantised cut traffic saves and costs: accuracy and cut bytes of one scenario in float32, bfloat16, int8 and int4.
 
-``python -m benchmarks.cut_traffic [SCENARIO] [--seeds 3] [--set key=value ...] [--json]`` runs the scenario in virtual time for each
-way of sending activations and duals, with the same seeds for all, and prints a table: cut bytes (activations and duals, scales included)
-as a ratio to float32's, all bytes likewise, final accuracy with its spread over the seeds, and the difference from float32 seed by seed.
+``python -m benchmarks.cut_traffic [--seeds 3] [--set shared.probes=5] [--json]`` runs the quickstart, or the scenario that is named first,
+in virtual time for each way of sending activations and duals, with the same seeds for all, and prints a table: cut bytes (activations and
+duals, scales included) as a ratio to float32's, all bytes likewise, final accuracy with its spread over the seeds, and the difference from
+float32 seed by seed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from statistics import fmean, mean
 from typing import Any
 
+from benchmarks import SMALL_RUN, SMALL_SEEDS, new_parser
 from hosfl_async.assembly import simulate
-from hosfl_async.scenario import load_scenario
+from hosfl_async.scenario import load_scenario, scenario_file
 
 QUICKSTART = Path(__file__).parents[1] / "scenarios" / "quickstart.toml"
 WAYS = (("float32", "tensor"), ("bfloat16", "tensor"), ("int8", "tensor"), ("int8", "sample"), ("int4", "tensor"), ("int4", "sample"))
@@ -74,13 +75,14 @@ def _row(*cells: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("scenario", nargs="?", type=Path, default=QUICKSTART)
+    parser = new_parser(__doc__)
+    parser.add_argument("scenario", nargs="?", default=str(QUICKSTART), help="a file, or a name of the gallery")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ...")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="key=value, as for hosfl simulate")
-    parser.add_argument("--json", action="store_true", help="print every run as JSON")
     arguments = parser.parse_args()
-    file, overrides, seeds = arguments.scenario, arguments.overrides, range(arguments.seeds)
+    file, overrides, seeds = scenario_file(arguments.scenario), arguments.overrides, range(arguments.seeds)
+    if arguments.small:
+        overrides, seeds = [*overrides, *(f"{key}={value}" for key, value in SMALL_RUN.items())], seeds[:SMALL_SEEDS]
     runs = {way: [one_run(file, overrides, seed, *way) for seed in seeds] for way in WAYS}
     controls = [control(file, overrides, seed) for seed in seeds]
     if arguments.json:

@@ -20,16 +20,16 @@ import argparse
 import ctypes
 import gc
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks import in_own_process, new_parser
 from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.first_order import client_gradient
 from hosfl_async.learning.models import build_model
@@ -39,19 +39,30 @@ from hosfl_async.learning.split_model import initial_theta_c
 from hosfl_async.learning.zeroth_order import forward, project
 from hosfl_async.messages import StepId
 
-SAMPLES, TOKENS, VOCABULARY, PROBES, REPEATS = 32, 48, 1000, 5, 5
+VOCABULARY, PROBES = 1000, 5
+
+
+class Size(NamedTuple):
+    samples: int
+    tokens: int
+    hidden: int
+    repeats: int
+
+
+FULL, SMALL = Size(32, 48, 384, 5), Size(2, 8, 48, 1)
 WAYS = ("inference", "probes", "skip_feedback", "gated_feedback", "back_propagation", "recomputed")
 
 
-def run_way(way: str, trainable: str) -> dict[str, float]:
+def run_way(way: str, trainable: str, size: Size = FULL) -> dict[str, float]:
     """In a fresh process: load the model, take a few steps of one way, and report."""
     torch.set_num_threads(1)
-    settings = ModelSettings(name="encoder", blocks=5, cut_block=4, hidden=384, heads=12, trainable=trainable)  # type: ignore[arg-type]
-    model = build_model(settings, (TOKENS,), 2, VOCABULARY)
+    samples, tokens, hidden, repeats = size
+    settings = ModelSettings(name="encoder", blocks=5, cut_block=4, hidden=hidden, heads=12, trainable=trainable)  # type: ignore[arg-type]
+    model = build_model(settings, (tokens,), 2, VOCABULARY)
     half, theta = model.client, initial_theta_c(model, 0)
     views = half.views(theta)
-    batch = torch.arange(SAMPLES * TOKENS, dtype=torch.int32).view(SAMPLES, TOKENS) % VOCABULARY
-    dual = torch.full((SAMPLES * TOKENS, 384), 1e-3)
+    batch = torch.arange(samples * tokens, dtype=torch.int32).view(samples, tokens) % VOCABULARY
+    dual = torch.full((samples * tokens, hidden), 1e-3)
     feedback = SkipFeedback(half, "gated" if way == "gated_feedback" else "skip") if way.endswith("_feedback") else None
     prober = new_prober(half, bytes(16), ZerothOrderSettings()) if way == "probes" else None
     if way == "recomputed":
@@ -79,13 +90,13 @@ def run_way(way: str, trainable: str) -> dict[str, float]:
         "recomputed": first_order,
     }
     whole, whole_dual = batch, dual
-    batch, dual = whole[:1], whole_dual[:TOKENS]
+    batch, dual = whole[:1], whole_dual[:tokens]
     ways[way]()
     batch, dual = whole, whole_dual
     before = _begin_peak_bytes()
     ways[way]()
     added = _bytes("VmHWM") - before
-    times = {name: [_cpu_s(ways[name]) for _ in range(REPEATS)] for name in (way, "inference")}
+    times = {name: [_cpu_s(ways[name]) for _ in range(repeats)] for name in (way, "inference")}
     return {"added_bytes": added, "time_ratio": median(times[way]) / median(times["inference"]), "parameters": half.size}
 
 
@@ -112,29 +123,25 @@ def _cpu_s(work: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def measure(trainable: str) -> dict[str, dict[str, float]]:
-    found = {}
-    for way in WAYS:
-        command = [sys.executable, "-m", "benchmarks.encoder_memory", "--way", way, "--trainable", trainable]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
-        found[way] = json.loads(done.stdout)
-    return found
+def measure(trainable: str, *more: str) -> dict[str, dict[str, float]]:
+    words = ["--trainable", trainable, *more]
+    return {way: in_own_process("benchmarks.encoder_memory", "--way", way, *words) for way in WAYS}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Memory and time of a client step on a text encoder.")
+    parser = new_parser(__doc__)
     parser.add_argument("--trainable", choices=FED_BACK, default="lora_writers")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    size = SMALL if options.small else FULL
     if options.way:
-        print(json.dumps(run_way(options.way, options.trainable)))
+        print(json.dumps(run_way(options.way, options.trainable, size)))
         return
-    found = measure(options.trainable)
+    found = measure(options.trainable, *(["--small"] if options.small else []))
     if options.json:
         print(json.dumps(found))
         return
-    print(f"{options.trainable}, {found['inference']['parameters']:,} parameters, {SAMPLES} sequences of {TOKENS} tokens")
+    print(f"{options.trainable}, {found['inference']['parameters']:,} parameters, {size.samples} sequences of {size.tokens} tokens")
     for way, each in found.items():
         print(f"{way:18} added {each['added_bytes'] / 1e6:8.1f} MB   {each['time_ratio']:.2f} forward passes")
 

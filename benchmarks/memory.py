@@ -16,13 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
+from benchmarks import in_own_process, new_parser
 from benchmarks.client_step import BATCH, PROBES, RUN_KEY, new_client
 from hosfl_async import jobs
 from hosfl_async.learning.models import build_model
@@ -34,6 +32,11 @@ CASES = {
     "mlp, 29.9 million parameters": (ModelSettings(name="mlp", client_widths=(2048,) * 8, activation="relu"), (1, 16, 16)),
     "cnn, 64x64, 32, 64 and 64 channels": (ModelSettings(name="cnn", client_widths=(32, 64, 64), activation="relu"), (1, 64, 64)),
 }
+SMALL_CASES = {
+    "mlp, 64-8": (ModelSettings(name="mlp", client_widths=(8,), activation="relu"), (1, 8, 8)),
+    "cnn, 16x16, 8 channels": (ModelSettings(name="cnn", client_widths=(8,), activation="relu"), (1, 16, 16)),
+}
+STEPS = 3
 
 
 def peak_bytes() -> int:
@@ -44,7 +47,7 @@ def peak_bytes() -> int:
 def run_way(case: str, way: str) -> dict[str, int]:
     """In a fresh process: load the model, do the work of one way a few times, and report the peaks."""
     torch.set_num_threads(1)
-    model = build_model(*CASES[case], 10)
+    model = build_model(*(CASES | SMALL_CASES)[case], 10)
     if way == "client_step":
         learner, batch = new_client(model)
     else:
@@ -75,7 +78,7 @@ def run_way(case: str, way: str) -> dict[str, int]:
 
     ways: dict[str, Callable[[], None]] = {"inference": inference, "client_step": client_step, "back_propagation": back_propagation}
     before = peak_bytes()
-    for _ in range(3):
+    for _ in range(STEPS):
         ways[way]()
     return {"peak_bytes": peak_bytes(), "added_bytes": peak_bytes() - before, "client_half_bytes": model.client.size * 4}
 
@@ -84,9 +87,7 @@ def measure(case: str) -> dict[str, float]:
     """Peaks of the three ways, and the ratio that the bar is about."""
     result: dict[str, float] = {}
     for way in ("inference", "client_step", "back_propagation"):
-        command = [sys.executable, "-m", "benchmarks.memory", "--case", case, "--way", way]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
-        found = json.loads(done.stdout)
+        found = in_own_process("benchmarks.memory", "--case", case, "--way", way)
         result |= {f"{way}_peak_bytes": found["peak_bytes"], f"{way}_added_bytes": found["added_bytes"]}
         result["client_half_bytes"] = found["client_half_bytes"]
     result["step_over_inference_plus_copy"] = result["client_step_peak_bytes"] / (
@@ -96,15 +97,14 @@ def measure(case: str) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Memory of a client step against inference and back-propagation.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    parser = new_parser(__doc__)
+    parser.add_argument("--case", choices=CASES | SMALL_CASES, help=argparse.SUPPRESS)
     parser.add_argument("--way", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
         print(json.dumps(run_way(options.case, options.way)))
         return
-    results = {case: measure(case) for case in CASES}
+    results = {case: measure(case) for case in (SMALL_CASES if options.small else CASES)}
     if options.json:
         print(json.dumps(results))
         return

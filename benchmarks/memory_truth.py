@@ -1,7 +1,7 @@
 """Memory of one client step with pretrained models: forward only, zeroth-order in two ways, first-order in two ways.
 
-``python -m benchmarks.memory_truth [--json] [--picture FILE] [--models NAME ...]`` runs each way in a process of its own, which loads the
-client half, works three steps on random samples, and tells its peak resident set size (Linux). Ways:
+``python -m benchmarks.memory_truth [--picture memory.png] [--models minilm] [--json]`` runs each way in a process of its own, which loads
+the client half, works three steps on random samples, and tells its peak resident set size (Linux). Ways:
 
 * forward: forward passes alone, what any client must hold;
 * layer-wise: a step of ours (anchor, P = 2 probes, projection), one layer perturbed at a time, the default where that saves 4 MiB;
@@ -17,16 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks import in_own_process, new_parser
 from hosfl_async.assets import CATALOGUE, cached
 from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.first_order import client_gradient
@@ -38,13 +39,25 @@ from hosfl_async.learning.split_model import initial_theta_c
 from hosfl_async.learning.zeroth_order import DifferenceMaker, forward, project
 from hosfl_async.messages import StepId
 
-RUN_KEY, PROBES, STEPS = b"k" * 16, 2, 3
-BATCH, TOKENS, SIDE = 8, 64, 224
+RUN_KEY, PROBES = b"k" * 16, 2
+
+
+class Size(NamedTuple):
+    """Of the samples: how many, how long or wide; token ids below ``vocabulary``. And of the work."""
+
+    batch: int
+    tokens: int
+    side: int
+    vocabulary: int
+    steps: int
+
+
+FULL, SMALL = Size(8, 64, 224, 1000, 3), Size(2, 8, 32, 30, 1)
 WAYS = {"baseline": "loaded", "forward": "forward", "layerwise": "layer-wise", "scratch": "scratch copy"}
 WAYS |= {"first_order": "first order", "recomputed": "recomputed"}
 
 _MINILM, _SMOLLM2 = {"name": "minilm", "cut_block": 4}, {"name": "smollm2", "cut_block": 15}
-_EFFICIENTNET = {"name": "efficientnet_lite0", "cut_block": 10, "image_side": SIDE}
+_EFFICIENTNET = {"name": "efficientnet_lite0", "cut_block": 10}
 CASES = {
     "MiniLM, 4 of 6 blocks, LoRA": ModelSettings(**_MINILM, trainable="lora"),  # type: ignore[arg-type]
     "MiniLM, 4 of 6 blocks, all": ModelSettings(**_MINILM, trainable="all"),  # type: ignore[arg-type]
@@ -59,14 +72,16 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def run_way(case: str, way: str) -> dict[str, int]:
+def run_way(case: str, way: str, size: Size = FULL) -> dict[str, int]:
     """In a fresh process: load the client half, work a few steps of one way, and report the peak."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    settings = CASES[case]
-    images = settings.name == "efficientnet_lite0"
-    model = build_model(settings, (3, SIDE, SIDE), 10) if images else build_model(settings, (TOKENS,), 2, 1000)
-    batch = torch.rand(BATCH, 3, SIDE, SIDE) if images else torch.randint(0, 1000, (BATCH, TOKENS), dtype=torch.int32)
+    settings, image = CASES[case], (3, size.side, size.side)
+    if settings.name == "efficientnet_lite0":
+        model, batch = build_model(replace(settings, image_side=size.side), image, 10), torch.rand(size.batch, *image)
+    else:
+        model = build_model(settings, (size.tokens,), 2, size.vocabulary)
+        batch = torch.randint(0, size.vocabulary, (size.batch, size.tokens), dtype=torch.int32)
     half = model.client
     theta = initial_theta_c(model, 0)
     views = half.views(theta)
@@ -77,7 +92,7 @@ def run_way(case: str, way: str) -> dict[str, int]:
         prober = new_prober(half, RUN_KEY, ZerothOrderSettings(signs="independent"))
     if way == "recomputed":
         _recompute(half.module)
-    for number in range(0 if way == "baseline" else STEPS):
+    for number in range(0 if way == "baseline" else size.steps):
         step = StepId("client-0", 1, number)
         anchor = forward(half, views, batch)
         if way in ("layerwise", "scratch"):
@@ -110,13 +125,11 @@ def _blocks_of(module: nn.Module) -> list[nn.Module]:
     return list(module.children())
 
 
-def measure(case: str) -> dict[str, int]:
+def measure(case: str, *more: str) -> dict[str, int]:
     """The peak of each way, in bytes, and how many parameters are learnt."""
     result = {}
     for way in WAYS:
-        command = [sys.executable, "-m", "benchmarks.memory_truth", "--case", case, "--way", way]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)
-        found = json.loads(done.stdout)
+        found = in_own_process("benchmarks.memory_truth", "--case", case, "--way", way, *more)
         result[way], result["learnt"] = found["peak_bytes"], found["learnt"]
     return result
 
@@ -143,15 +156,15 @@ def draw(results: dict[str, dict[str, int]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Peak memory of a client step: forward, zeroth-order, first-order.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = new_parser(__doc__)
     parser.add_argument("--picture", type=Path, help="draw what each way adds, into this file")
     parser.add_argument("--models", nargs="+", choices=sorted({case.name for case in CASES.values()}), help="these models only")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    size = SMALL if options.small else FULL
     if options.way:
-        print(json.dumps(run_way(options.case, options.way)))
+        print(json.dumps(run_way(options.case, options.way, size)))
         return
     results = {}
     for case, settings in CASES.items():
@@ -160,13 +173,14 @@ def main() -> None:
         if cached(CATALOGUE[settings.name]) is None:
             print(f"{case}: left out, {settings.name} is not here (hosfl data fetch {settings.name})", file=sys.stderr)
             continue
-        results[case] = measure(case)
+        results[case] = measure(case, *(["--small"] if options.small else []))
     if options.picture and results:
         draw(results, options.picture)
     if options.json:
         print(json.dumps(results))
         return
-    print(f"Peak resident MB, one process each; batch {BATCH}, {TOKENS} tokens or {SIDE}x{SIDE} pixels, P = {PROBES}, one thread")
+    sizes = f"batch {size.batch}, {size.tokens} tokens or {size.side}x{size.side} pixels"
+    print(f"Peak resident MB, one process each; {sizes}, P = {PROBES}, one thread")
     print("| client half | learnt | " + " | ".join(WAYS.values()) + " |\n|---|---:|" + "---:|" * len(WAYS))
     for case, found in results.items():
         print(f"| {case} | {found['learnt']:,} | " + " | ".join(f"{found[way] / 1e6:.0f}" for way in WAYS) + " |")

@@ -11,7 +11,6 @@ Bars: the kernel takes at most 1.4 times the bare addition, and is at least 10 t
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from statistics import median
@@ -20,6 +19,7 @@ from time import process_time
 import numpy as np
 import torch
 
+from benchmarks import new_parser
 from hosfl_async.learning.low_rank import LowRankPerturber
 from hosfl_async.learning.perturbation import CHUNK_ELEMENTS, Perturber, add_scaled_directions, aligned_vector
 from hosfl_async.learning.settings import ZerothOrderSettings
@@ -36,7 +36,7 @@ def milliseconds(work: Callable[[], object]) -> float:
     return (process_time() - start) * 1e3
 
 
-def measure(size: int) -> dict[str, float]:
+def measure(size: int, repetitions: int = REPETITIONS) -> dict[str, float]:
     """Median milliseconds of each way at ``size`` parameters, and their ratios."""
     theta, ones = aligned_vector(size), aligned_vector(size)
     theta[:], ones[:] = 0, 1
@@ -56,7 +56,7 @@ def measure(size: int) -> dict[str, float]:
         "randn_and_add_ms": randn,
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for repetition in range(REPETITIONS + 1):
+    for repetition in range(repetitions + 1):
         for name, work in ways.items():
             time_taken = milliseconds(work)
             if repetition:  # the first pass touches the pages
@@ -69,12 +69,10 @@ def measure(size: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of adding a scaled direction.")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    as_json = parser.parse_args().json
+    options = new_parser(__doc__).parse_args()
     torch.set_num_threads(1)
-    results = {str(size): measure(size) for size in SHAPES}
-    if as_json:
+    results = {str(size): measure(size, 1 if options.small else REPETITIONS) for size in SHAPES}
+    if options.json:
         print(json.dumps(results))
         return
     print("Adding +-c to each parameter, medians of alternating repetitions, one thread")

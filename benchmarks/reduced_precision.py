@@ -1,7 +1,8 @@
 """Can forward passes of an encoder's client half be made cheaper? Three ideas, each beside the plain float32 pass of the same run.
 
-``python -m benchmarks.reduced_precision [--rounds N] [--probes P] [--json]``: a random BERT encoder of MiniLM's shape (4 blocks of 384, 12
-heads, LoRA r=8 in theta_c), batch 8, 32 tokens, one thread. Rounds alternate between the ways; times are medians, ratios against float32.
+``python -m benchmarks.reduced_precision [--rounds 15] [--probes 16] [--json]``: a random BERT encoder of MiniLM's shape (4 blocks of 384,
+12 heads, LoRA r=8 in theta_c), batch 8, 32 tokens, one thread. Rounds alternate between the ways; times are medians, ratios against
+float32.
 
 * together: the P perturbed forwards as one pass over P times the batch, each with its own adapters (``torch.func.vmap``);
 * bfloat16: weights and arithmetic in bfloat16, theta_c and its replay in float32;
@@ -13,7 +14,6 @@ along the same directions with the same dual, and their spread over float32's, a
 
 from __future__ import annotations
 
-import argparse
 import copy
 import io
 import json
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks import new_parser
 from hosfl_async.learning.models import build_model
 from hosfl_async.learning.quantised import with_wanted_matrices
 from hosfl_async.learning.settings import ModelSettings
@@ -38,6 +39,7 @@ BATCH, TOKENS, VOCABULARY = 8, 32, 1000
 MUS = (1e-3, 1e-2, 3e-2)
 """The default, and how far a probe may have to go to be heard above the rounding."""
 MODEL = ModelSettings(name="encoder", blocks=6, cut_block=4, hidden=384, heads=12, trainable="lora")
+SMALL = ModelSettings(name="encoder", blocks=2, cut_block=1, hidden=96, heads=2, lora_rank=2, trainable="lora")
 SCALARS = 64
 """Directions of which a correlation is taken."""
 
@@ -45,9 +47,9 @@ SCALARS = 64
 class World:
     """The client half, its parameters, a batch, a dual and the perturbed parameters of P probes."""
 
-    def __init__(self, probes: int) -> None:
+    def __init__(self, probes: int, model: ModelSettings) -> None:
         torch.manual_seed(0)
-        self.half = build_model(MODEL, (TOKENS,), 2, VOCABULARY).client
+        self.half = build_model(model, (TOKENS,), 2, VOCABULARY).client
         self.theta = initial_theta_c(_Whole(self.half), 0)  # type: ignore[arg-type]
         self.theta += np.random.default_rng(0).normal(0, 0.02, self.theta.size).astype(np.float32)  # adapters that do something
         self.batch = torch.randint(0, VOCABULARY, (BATCH, TOKENS), dtype=torch.int32)
@@ -155,10 +157,10 @@ def timed(act: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def measure(rounds: int, probes: int) -> dict[str, Any]:
+def measure(rounds: int, probes: int, model: ModelSettings = MODEL) -> dict[str, Any]:
     """All figures by name; times in seconds for P forward passes."""
     torch.set_num_threads(1)
-    world = World(probes)
+    world = World(probes, model)
     plain = Forward(world.half, copy.deepcopy(world.half.module), lambda each: each)
     halves = {"bfloat16": in_bfloat16(world.half), "int8": in_int8(world.half)}
     casts: dict[str, Callable[[Tensor], Tensor]] = {"bfloat16": lambda each: each.bfloat16(), "int8": lambda each: each}
@@ -199,12 +201,13 @@ def measure(rounds: int, probes: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Cheaper forward passes: together, in bfloat16, in int8.")
+    parser = new_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--probes", type=int, default=16)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    found = measure(options.rounds, options.probes)
+    if options.small:
+        options.rounds, options.probes = 1, min(options.probes, 2)
+    found = measure(options.rounds, options.probes, SMALL if options.small else MODEL)
     if options.json:
         print(json.dumps(found))
         return

@@ -1,8 +1,8 @@
 """How far the simulator scales: real agents, real codec, real learner, synthetic data and a tiny model.
 
-``python -m benchmarks.scale --clients N [--steps S] [--together M] [--json]`` runs ``scenarios/fleet_10k.toml`` with N clients:
+``python -m benchmarks.scale [--clients N] [--steps S] [--together 64] [--json]`` runs ``scenarios/fleet_10k.toml`` with N clients:
 whatever stands for the fleet as a whole (buffer, queues, the server's speed, samples) grows with N, so a client's own work stays what it
-is. S client steps in all; by default 20 for each client up to 10,000 clients, and 200,000 beyond. M is the scenario key
+is. S client steps in all; by default 20 for each client up to 10,000 clients, and 200,000 beyond. ``--together`` is the scenario key
 ``simulation.forwards_together_max``. One JSON object:
 
 * ``clients``, ``client_steps``: joined, and in the log;
@@ -13,7 +13,6 @@ is. S client steps in all; by default 20 for each client up to 10,000 clients, a
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
+from benchmarks import new_parser
 from hosfl_async.assembly.building import Parts
 from hosfl_async.assembly.simulated import build_simulation
 from hosfl_async.messages import AGGREGATOR
@@ -75,12 +75,13 @@ def measure(clients: int, client_steps: int, together: int = 1) -> dict[str, Any
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clients", type=int, required=True)
+    parser = new_parser(__doc__)
+    parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--steps", type=int, help="client steps in all")
     parser.add_argument("--together", type=int, default=1, help="forward passes computed in one call")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
+    if arguments.small:
+        arguments.clients, arguments.steps = min(arguments.clients, 20), min(arguments.steps or 40, 40)
     steps = arguments.steps or (20 * arguments.clients if arguments.clients <= 10_000 else 200_000)
     figures = measure(arguments.clients, steps, arguments.together)
     if arguments.json:

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import sys
@@ -22,6 +21,7 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
+from benchmarks import new_parser
 from hosfl_async import jobs, messages
 from hosfl_async.agent import Effect, Event, RunJob, SetTimer
 from hosfl_async.agents.aggregator import Aggregator
@@ -202,10 +202,7 @@ def measure(*, small: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print figures as JSON")
-    parser.add_argument("--small", action="store_true", help="small sizes, to see that it works")
-    arguments = parser.parse_args()
+    arguments = new_parser(__doc__).parse_args()
     figures = measure(small=arguments.small)
     if arguments.json:
         json.dump(figures, sys.stdout, indent=2)

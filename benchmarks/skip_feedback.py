@@ -1,9 +1,9 @@
 """What clients without back-propagation win on a pretrained text encoder: MiniLM on `snippets`, between a frozen client and first order.
 
-``python -m benchmarks.skip_feedback [--seeds 3] [--ways ...] [--cut 4] [--steps 240] [--json]`` trains one client and the server step by
-step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and loss, final and best, over the seeds.
-All ways see the same batches and the same initial server half; both halves are moved by AdamW. ``--angles`` prints instead the cosine
-between what a way estimates and the true gradient, for each learnt parameter, after a few server steps.
+``python -m benchmarks.skip_feedback [--seeds 3] [--ways frozen,hosfl] [--cut 4] [--steps 240] [--json]`` trains one client and the server
+step by step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and loss, final and best, over
+the seeds. All ways see the same batches and the same initial server half; both halves are moved by AdamW. ``--angles`` prints instead the
+cosine between what a way estimates and the true gradient, for each learnt parameter, after a few server steps.
 
 It needs `hosfl data fetch snippets minilm`. A seed takes about three minutes for each way on a quiet core.
 """
@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from benchmarks import SMALL_SEEDS, new_parser
 from hosfl_async.learning.data import BatchSampler, Dataset, load_dataset
 from hosfl_async.learning.directions import new_perturber, new_prober
 from hosfl_async.learning.first_order import Optimizer, ServerTrainer, client_gradient
@@ -36,6 +37,9 @@ from hosfl_async.messages import StepId
 PROBES = 5
 SERVER_RATE = 5e-5
 TEST_BATCH = 50
+ANGLES_AFTER = 40
+"""Server steps."""
+SMALL = {"steps": 2, "every": 1, "batch": 4, "tokens": 8}
 
 
 class Way(NamedTuple):
@@ -152,7 +156,7 @@ def angles(options: argparse.Namespace) -> None:
         trial = Trial(WAYS[name], options, 0)
         client, found = trial.client, []
         server_only = Trial(WAYS["frozen"]._replace(trainable=WAYS[name].trainable), options, 0)
-        for number in range(1, 41):
+        for number in range(1, (SMALL["steps"] if options.small else ANGLES_AFTER) + 1):
             server_only.step(number)
         for number in range(1000, 1004):
             step = StepId("client-1", 1, number)
@@ -187,21 +191,22 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Skip feedback between a frozen client and first order, on MiniLM and snippets.")
+    parser = new_parser(__doc__)
     parser.add_argument("--seeds", default="3", help="how many, or a list such as 0,2")
     parser.add_argument("--ways", default="frozen,skip_lora,first_lora", help=f"of {', '.join(WAYS)}")
     for name, value in (("cut", 4), ("steps", 240), ("every", 60), ("batch", 16), ("tokens", 32)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--angles", action="store_true", help="cosines with the true gradient instead")
-    parser.add_argument("--json", action="store_true", help="print one JSON object for each run")
     options = parser.parse_args()
+    if options.small:
+        vars(options).update(SMALL)
     torch.set_num_threads(1)
     if options.angles:
         angles(options)
         return
-    seeds = [int(each) for each in options.seeds.split(",")] if "," in options.seeds else range(int(options.seeds))
+    seeds = [int(each) for each in options.seeds.split(",")] if "," in options.seeds else [*range(int(options.seeds))]
     results = []
-    for seed in seeds:
+    for seed in seeds[:SMALL_SEEDS] if options.small else seeds:
         for name in options.ways.split(","):
             results.append(run(name, options, seed))
             if options.json:

@@ -1,8 +1,9 @@
 """A question of docs/results.md, asked again: a file of ``studies/`` names a scenario, rows of settings and seeds; this runs them.
 
-``python -m benchmarks.study NAME... [-j 2]``, or ``--size small|full`` for all of a size, ``--list`` to see what there is. What has been
-run stands below ``runs/studies`` and is not run again. The figures of every run go to ``docs/tables/NAME.csv``, and the table below
-``<!-- study: NAME -->`` in docs/results.md is written anew from them; ``--render`` does only that.
+``python -m benchmarks.study NAME -j 2``, or ``--size small`` (or ``full``) for all of a size; ``--list`` tells what there is. What has
+been run stands below ``runs/studies`` and is not run again. The figures of every run go to ``docs/tables/NAME.csv``, and the table below
+``<!-- study: NAME -->`` in docs/results.md is written anew from them; ``--render`` does only that. With ``--small`` a few steps of one
+seed of each row are run, and nothing is written.
 
 A study is TOML::
 
@@ -26,7 +27,6 @@ The first row is what the others are compared with, seed by seed.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import re
 import sys
@@ -36,11 +36,13 @@ from io import StringIO
 from itertools import product
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from benchmarks import ROOT, SMALL_RUN, new_parser
 from hosfl_async.assembly.folder import METRICS, SUMMARY
 from hosfl_async.assembly.many import Point, run_many
 from hosfl_async.errors import HosflError, SettingsError
@@ -50,7 +52,6 @@ from hosfl_async.report.summary import Personal
 from hosfl_async.scenario import Scenario, gallery, load_scenario, scenario_file
 from hosfl_async.scenario.writing import override_texts, scenario_digest
 
-ROOT = Path(__file__).parents[1]
 STUDIES, TABLES, RESULTS, RUNS = ROOT / "studies", ROOT / "docs/tables", ROOT / "docs/results.md", ROOT / "runs/studies"
 FROZEN = "frozen client"
 NEVER = 2.0
@@ -112,6 +113,13 @@ class Study(BaseModel):
         """One value for each axis, the last axis varying fastest."""
         for values in product(*self.axes.values()):
             yield dict(zip(self.axes, values, strict=True))
+
+
+def in_small(study: Study) -> Study:
+    """The same rows and columns, with a few steps of one seed and one value of each axis."""
+    rows = [row.model_copy(update={"set": {**row.set, **SMALL_RUN}}) for row in study.row]
+    axes = {key: values[:1] for key, values in study.axes.items()}
+    return study.model_copy(update={"seeds": study.seeds[:1], "axes": axes, "row": rows})
 
 
 def read_study(name: str) -> Study:
@@ -182,29 +190,30 @@ def _personal(found: Personal) -> dict[str, float]:
     return dict(zip(PERSONAL, (found.before, found.after, found.worst_before, found.worst_after), strict=True))
 
 
-def run_study(study: Study, processes: int) -> list[dict[str, Any]]:
-    """One line of the table's file for each run."""
-    runs = points_of(study)
+def run_study(study: Study, processes: int, folder: Path | None = None) -> list[dict[str, Any]]:
+    """One line of the table's file for each run; they stand below ``folder``, or ``RUNS``."""
+    runs, out = points_of(study), folder or RUNS
     begun = perf_counter()
 
     def told(done: int, total: int, name: str) -> None:
         print(f"{study.name}: {done} of {total}, {name}, {perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
 
-    run_many(list({point.name: point for _, _, point in runs}.values()), RUNS, processes=processes, told=told)
+    run_many(list({point.name: point for _, _, point in runs}.values()), out, processes=processes, told=told)
     lines = []
     for condition, label, point in runs:
-        figures = figures_of(point, RUNS / point.name, study)
+        figures = figures_of(point, out / point.name, study)
         lines.append({**condition, "label": label, "seed": point.scenario.seed, **figures})
     return lines
 
 
-def write_lines(study: Study, lines: Sequence[Mapping[str, Any]]) -> None:
+def write_lines(study: Study, lines: Sequence[Mapping[str, Any]], folder: Path | None = None) -> None:
     text = StringIO()
     writer = csv.DictWriter(text, [*study.axes, "label", "seed", *FIGURES, *_own(lines)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    TABLES.mkdir(parents=True, exist_ok=True)
-    (TABLES / f"{study.name}.csv").write_text(text.getvalue(), encoding="utf-8")
+    tables = folder or TABLES
+    tables.mkdir(parents=True, exist_ok=True)
+    (tables / f"{study.name}.csv").write_text(text.getvalue(), encoding="utf-8")
 
 
 def _own(lines: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -212,8 +221,8 @@ def _own(lines: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return PERSONAL if any(line.get(PERSONAL[0]) for line in lines) else ()
 
 
-def read_lines(study: Study) -> list[dict[str, str]]:
-    with (TABLES / f"{study.name}.csv").open(encoding="utf-8", newline="") as file:
+def read_lines(study: Study, folder: Path | None = None) -> list[dict[str, str]]:
+    with ((folder or TABLES) / f"{study.name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -284,8 +293,23 @@ def _render(study: Study) -> str:
     return markdown
 
 
+def _answer(study: Study, processes: int) -> str:
+    """Run it, write its figures and its table: the table."""
+    write_lines(study, run_study(study, processes))
+    return _render(study)
+
+
+def _small_answer(study: Study, processes: int) -> str:
+    """The table of a study in small; nothing of it is kept."""
+    small = in_small(study)
+    with TemporaryDirectory() as thrown_away:
+        folder = Path(thrown_away)
+        write_lines(small, run_study(small, processes, folder / "runs"), folder)
+        return table(small, read_lines(small, folder))
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__, as_json=False)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--size", choices=["small", "full"], help="all studies of a size")
     parser.add_argument("--list", action="store_true", help="names and questions")
@@ -300,10 +324,12 @@ def main() -> int:
             return 0
         if not (arguments.names or arguments.size or arguments.render):
             parser.error("name a study, or --size, or --list")
+        if arguments.render and arguments.small:
+            parser.error("--render writes the tables of what was run in full")
         for study in chosen:
-            if not arguments.render:
-                write_lines(study, run_study(study, arguments.processes))
-            print(f"\n{study.name}: {study.question}\n\n{_render(study)}", flush=True)
+            answer = _small_answer if arguments.small else _answer
+            told = _render(study) if arguments.render else answer(study, arguments.processes)
+            print(f"\n{study.name}: {study.question}\n\n{told}", flush=True)
     except HosflError as problem:
         print(problem, file=sys.stderr)
         return 2

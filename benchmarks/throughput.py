@@ -1,6 +1,6 @@
 """What our transport reaches beside bare aiomqtt, with messages of the same sizes over one mosquitto.
 
-``python -m benchmarks.throughput [--json] [--messages N] [--repetitions N]``
+``python -m benchmarks.throughput [--messages 3000] [--repetitions 5] [--json]``
 
 Two connections in one process, both ends counted. Ours is the whole way of a client's message: typed message -> envelope -> frames ->
 transport -> broker -> transport -> frames -> checked message, and for each of them the receiver's own acknowledgement (``Accepted``) all
@@ -14,10 +14,8 @@ The three take turns, size by size, and the figures are medians. ``ratio`` is ou
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Awaitable, Callable
 from statistics import median
 from time import perf_counter, process_time
@@ -25,6 +23,7 @@ from typing import Any
 
 import aiomqtt
 
+from benchmarks import new_parser
 from hosfl_async.broker.address import parse_broker_url
 from hosfl_async.broker.embedded import embedded_broker
 from hosfl_async.broker.mqtt import MqttTransport
@@ -198,12 +197,13 @@ async def measure(case: str, messages: int = MESSAGES, repetitions: int = REPETI
     }
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+def main() -> None:
+    parser = new_parser(__doc__)
     parser.add_argument("--messages", type=int, default=MESSAGES, help="of each size, at most")
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
+    if options.small:
+        options.messages, options.repetitions = WINDOW, 1
     rows = [asyncio.run(measure(case, options.messages, options.repetitions)) for case in CASES]
     if options.json:
         print(json.dumps({"throughput": rows, "target": TARGET}, indent=2))
@@ -219,4 +219,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,10 +1,10 @@
 """Zeroth-order variance reduction, each way against plain probes at equal forward passes.
 
-``python -m benchmarks.variance [--half 7|64-7] [--seeds 6] [--rate R] [--only "NAME;..."] [--json FILE]`` trains digits by the plain
-synchronous loop: four clients (Dirichlet 0.5), each version one step of each, the client halves of the quickstart (64-7) and of
-``sign_rank`` (64-64-7). Whatever a way does, each client runs ``FORWARDS`` forward passes, the anchors counted: more of them a step means
-fewer steps, and fewer samples. The log's learning rate is chosen for each way among ``RATES`` by seeds that are not reported. Accuracy at
-the end, on the held-out samples.
+``python -m benchmarks.variance [--half 64-7] [--seeds 6] [--rate 0.4] [--only "plain, P = 5;memory, P = 5"] [--json FILE]`` trains digits
+by the plain synchronous loop: four clients (Dirichlet 0.5), each version one step of each, the client halves of the quickstart (64-7) and
+of ``sign_rank`` (64-64-7). Whatever a way does, each client runs as many forward passes, the anchors counted: more of them a step means
+fewer steps, and fewer samples. The log's learning rate is chosen for each way among ``Size.rates`` by seeds that are not reported.
+Accuracy at the end, on the held-out samples.
 
 ``python -m benchmarks.variance --error`` measures the estimates themselves: |estimate - gradient|^2 / |gradient|^2 on one batch of the
 initial client half, beside what theory says (see ``expected_error``). ``docs/results.md`` has the tables.
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks import SMALL_SEEDS, new_parser
 from hosfl_async.errors import LearnerError
 from hosfl_async.learning.first_order import client_gradient
 from hosfl_async.learning.perturbation import Perturber, direction_key
@@ -37,11 +38,27 @@ from hosfl_async.messages import StepId
 
 Array = NDArray[np.float64]
 
-FORWARDS, CLIENTS, MU, BLOCK = 1800, ("client-0", "client-1", "client-2", "client-3"), 1e-3, 64
-RATES, TUNED_ON = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (100, 101)
+CLIENTS, MU, BLOCK = ("client-0", "client-1", "client-2", "client-3"), 1e-3, 64
+TUNED_ON = (100, 101)
 COUNTED = ("independent", "orthogonal")
 """Directions of which ``expected_error`` knows the error."""
 HALVES = {"7": (7,), "64-7": (64, 7)}
+FIRST_RATE = 0.4
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is run."""
+
+    forwards: int
+    """Of a client in a training, the anchors counted."""
+    rates: tuple[float, ...]
+    """To choose from; ``FIRST_RATE`` is one."""
+    draws: int
+    """Of directions, where estimates are measured."""
+
+
+FULL, SMALL = Size(1800, (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2), 400), Size(41, (FIRST_RATE,), 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,9 +270,9 @@ class Run:
         relative: Array = sizes / sizes.mean()
         return relative
 
-    def trained(self) -> float:
-        """Held-out accuracy at the end; 0 if the loss ran out of bounds on the way."""
-        versions = FORWARDS // self.way.forwards
+    def trained(self, forwards: int) -> float:
+        """Held-out accuracy at the end of so many forward passes; 0 if the loss ran out of bounds on the way."""
+        versions = forwards // self.way.forwards
         for version in range(1, versions + 1):
             theta = self.reference.theta_c[version - 1]
             theta[:] = self.theta
@@ -295,36 +312,43 @@ def measured_errors(way: Way, half: str, draws: int) -> list[float]:
     return errors
 
 
-def tuned(way: Way, half: str) -> float:
-    """A learning rate that beats its neighbours on the seeds that are not reported."""
+def tuned(way: Way, half: str, size: Size) -> float:
+    """A learning rate that beats its neighbours on the seeds that are not reported; the only one where there is no other."""
+    if len(size.rates) == 1:
+        return size.rates[0]
 
     @cache
     def accuracy(place: int) -> float:
-        return mean(Run(way, half, RATES[place], seed).trained() for seed in TUNED_ON)
+        return mean(Run(way, half, size.rates[place], seed).trained(size.forwards) for seed in TUNED_ON)
 
-    place = RATES.index(0.4)
+    place = size.rates.index(FIRST_RATE)
     while True:
-        best = max(range(max(place - 1, 0), min(place + 2, len(RATES))), key=accuracy)
+        best = max(range(max(place - 1, 0), min(place + 2, len(size.rates))), key=accuracy)
         if best == place:
-            return RATES[place]
+            return size.rates[place]
         place = best
 
 
-def measure(way: Way, half: str, seeds: int, rate: float | None = None) -> dict[str, Any]:
-    rate = rate or tuned(way, half)
-    samples = FORWARDS // way.forwards * len(CLIENTS) * TaskSettings().batch_size
-    return {"rate": rate, "samples": samples, "accuracy": [Run(way, half, rate, seed).trained() for seed in range(seeds)]}
+def measure(way: Way, half: str, seeds: int, size: Size, rate: float | None = None) -> dict[str, Any]:
+    rate = rate or tuned(way, half, size)
+    samples = size.forwards // way.forwards * len(CLIENTS) * TaskSettings().batch_size
+    return {"rate": rate, "samples": samples, "accuracy": [Run(way, half, rate, seed).trained(size.forwards) for seed in range(seeds)]}
+
+
+def _size(arguments: argparse.Namespace) -> Size:
+    return SMALL if arguments.small else FULL
 
 
 def told_error(name: str, way: Way, arguments: argparse.Namespace) -> list[float]:
-    errors, size = measured_errors(way, arguments.half, 400), Run(way, arguments.half, 0.0, 0).theta.size
+    errors = measured_errors(way, arguments.half, _size(arguments).draws)
+    size = Run(way, arguments.half, 0.0, 0).theta.size
     spread = stdev(errors) / len(errors) ** 0.5
     print(f"{name:>34}  {mean(errors):8.2f} +- {spread:.2f}  expected {expected_error(way, size):8.2f}", flush=True)
     return errors
 
 
 def told_training(name: str, way: Way, arguments: argparse.Namespace) -> dict[str, Any]:
-    figures = measure(way, arguments.half, arguments.seeds, arguments.rate)
+    figures = measure(way, arguments.half, arguments.seeds, _size(arguments), arguments.rate)
     measured = figures["accuracy"]
     print(
         f"{name:>34}  rate {figures['rate']:<5}  {figures['samples']:>7,} samples  mean {mean(measured):.3f}  "
@@ -335,7 +359,7 @@ def told_training(name: str, way: Way, arguments: argparse.Namespace) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__, as_json=False)
     parser.add_argument("--half", choices=list(HALVES), default="7")
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--rate", type=float, help="the learning rate of all, instead of the best of each")
@@ -343,6 +367,8 @@ def main() -> None:
     parser.add_argument("--error", action="store_true", help="measure the estimates, not the training")
     parser.add_argument("--json", type=Path, help="write all figures there")
     arguments = parser.parse_args()
+    if arguments.small:
+        arguments.seeds = min(arguments.seeds, SMALL_SEEDS)
     torch.set_num_threads(1)
     ways = {name: WAYS[name] for name in arguments.only.split(";")} if arguments.only else WAYS
     if arguments.error:

@@ -1,23 +1,31 @@
-"""Tiny packages in the place of `snippets` and `minilm`: wheels for a real pip, with files of the same names and formats.
+"""Tiny things in the place of what can be fetched, files of the same names and formats: as wheels for a real pip, or in a filled cache.
 
-Sentences are made up, the encoder has six blocks of 16 and random values. What reads them is the code that reads the real ones; what they
-teach is nothing.
+Sentences and recordings are made up; models have random values and as many blocks as the real ones, of width 16 (but for EfficientNet's).
+What reads them is the code that reads the real ones; what they teach is nothing.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 import zipfile
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
+
 from hosfl_async.assets import CATALOGUE, Asset
 from hosfl_async.assets.catalogue import File, PyPI
+from hosfl_async.learning.smollm2 import GGUF_FILE
 
 SENTENCES = 1200
 """A thousand of them are the fixed test set."""
 WORDS = [f"word{number}" for number in range(40)]
+
+_DESCRIPTION = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117) + b"\n"
+HEAD = b"\x93NUMPY\x01\x00" + len(_DESCRIPTION).to_bytes(2, "little") + _DESCRIPTION
+"""Of a .npy file that holds one pickled object."""
 
 
 def stand_ins(packages: Path) -> dict[str, Asset]:
@@ -65,3 +73,57 @@ def _wheel(folder: Path, name: str, files: dict[str, bytes]) -> Asset:
     assert {file.name for file in CATALOGUE[name].files} == set(files), "the same files as the real one"
     source = PyPI(project=f"stand-in-{name}", version="1.0", form="wheel", sha256=sha256(path.read_bytes()).hexdigest())
     return replace(CATALOGUE[name], source=source, files=inside)
+
+
+def filled(cache: Path) -> dict[str, Asset]:
+    """Write every one of them into a cache; the catalogue's entries for them."""
+    write_watch(cache, 1e-3)
+    made = {"snippets": _snippets(), "minilm": _minilm(cache), "efficientnet_lite0": _efficientnet(cache)}
+    made |= {"watch": {"watch_dataset.npy": (cache / "watch_dataset.npy").read_bytes()}, "smollm2": {GGUF_FILE: b"converted already"}}
+    assets = {name: replace(CATALOGUE[name], files=_files(files)) for name, files in made.items()}
+    for name, files in made.items():
+        (cache / assets[name].folder).mkdir()
+        for file, content in files.items():
+            (cache / assets[name].folder / file).write_bytes(content)
+    _smollm2(cache / assets["smollm2"].folder / "float32")
+    return assets
+
+
+def _files(contents: dict[str, bytes]) -> tuple[File, ...]:
+    return tuple(
+        File(name=name, inside=(name,), size=len(content), sha256=sha256(content).hexdigest()) for name, content in contents.items()
+    )
+
+
+def _efficientnet(folder: Path) -> dict[str, bytes]:
+    import torch
+
+    from hosfl_async.learning import efficientnet
+
+    values = {theirs: efficientnet._random()[ours] for ours, theirs in efficientnet.names_in_file().items()}
+    torch.save(values, folder / "values")
+    return {"efficientnet-lite0.pth": (folder / "values").read_bytes()}
+
+
+def _smollm2(folder: Path) -> None:
+    """As ``smollm2.convert`` leaves it, but for the tokenizer; what the GGUF file is read for has a test of its own."""
+    from transformers import LlamaConfig, LlamaModel
+
+    shape = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 30, "num_attention_heads": 2, "intermediate_size": 32}
+    LlamaModel(LlamaConfig(**shape, pad_token_id=None, bos_token_id=None, eos_token_id=None)).save_pretrained(folder)
+
+
+def write_watch(folder: Path, scale: float = 1.0) -> None:
+    """The package's file is a pickle of protocol 2, whose arrays come through a codec. Only values of a small scale can be learnt from."""
+    whole = np.array(
+        {"X": [scale * x for x in _recordings()], "y": np.arange(20) % 7, "subject": np.repeat(np.arange(1, 11), 2)}, dtype=object
+    )
+    with (folder / "watch_dataset.npy").open("wb") as file:
+        file.write(HEAD)
+        file.write(pickle.dumps(whole, protocol=2).replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+
+
+def _recordings() -> list[np.ndarray]:
+    """Two of each of ten people, every value telling person, recording and time."""
+    people = np.repeat(np.arange(1, 11), 2)
+    return [100.0 * person + 10.0 * (i % 2) + np.arange(630)[:, None] * np.ones(6) / 128 for i, person in enumerate(people)]

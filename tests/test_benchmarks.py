@@ -1,28 +1,17 @@
-"""Benchmarks that measure in this process still run: a small case of each, and the figures are all there."""
+"""What benchmarks compute is what they say. That each of them runs, and to which table: ``test_told_benchmarks.py``."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import client_process_memory, client_step, memory, perturbation, reduced_precision, throughput, variance
-from hosfl_async.learning.settings import ModelSettings
+from benchmarks import client_process_memory, reduced_precision, variance
 from hosfl_async.messages import StepId
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
-
-def test_a_client_step_beside_its_forwards() -> None:
-    figures = client_step.measure(*client_step.CASES["mlp, 64-8 (quickstart)"])
-    assert figures and all(value > 0 for value in figures.values())
-
-
-def test_the_perturbation_kernels() -> None:
-    assert all(value > 0 for value in perturbation.measure(520).values())
 
 
 def test_orthogonal_signs_are_orthogonal_and_unbiased_and_cost_what_theory_says() -> None:
@@ -42,19 +31,16 @@ def test_orthogonal_signs_are_orthogonal_and_unbiased_and_cost_what_theory_says(
     )
 
 
-def test_ways_of_variance_reduction(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(variance, "FORWARDS", 30)
+def test_ways_of_variance_reduction() -> None:
     for name in ("curvature, P = 5", "step size by norm, P = 5", "a layer at a time, P = 5", "memory, P = 5", "adamw, P = 5"):
-        assert 0 < variance.Run(variance.WAYS[name], "64-7", 0.1, 0).trained() < 1
+        assert 0 < variance.Run(variance.WAYS[name], "64-7", 0.1, 0).trained(30) < 1
     way = variance.WAYS["plain, P = 20"]
     assert np.mean(variance.measured_errors(way, "7", 40)) == pytest.approx(variance.expected_error(way, 455), rel=0.2)
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's, about what vmap does slowly
-def test_cheaper_forward_passes_and_what_cannot_back_propagate(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = ModelSettings(name="encoder", blocks=2, cut_block=1, hidden=96, heads=2, lora_rank=2, trainable="lora")
-    monkeypatch.setattr(reduced_precision, "MODEL", small)
-    found = reduced_precision.measure(rounds=1, probes=2)
+def test_cheaper_forward_passes_and_what_cannot_back_propagate() -> None:
+    found = reduced_precision.measure(1, 2, reduced_precision.SMALL)
     assert found["float32"]["back_propagates"] == "yes" and found["int8"]["back_propagates"].startswith("no")
     assert found["together"]["difference_max"] < 1e-3
     assert found["int8"]["weight_bytes"] < found["float32"]["weight_bytes"]
@@ -62,22 +48,7 @@ def test_cheaper_forward_passes_and_what_cannot_back_propagate(monkeypatch: pyte
     assert found["float32"]["correlation_0.01"] > 0.9
 
 
-@pytest.mark.parametrize("way", ["inference", "client_step", "back_propagation"])
-def test_memory_of_each_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(memory.CASES, "small", (ModelSettings(name="mlp", client_widths=(8,)), (1, 8, 8)))
-    assert memory.run_way("small", way)
-
-
-@pytest.mark.mosquitto
-@pytest.mark.parametrize("case", ["scalars of a step", "activations, 1 MiB"])
-def test_throughput_beside_bare_aiomqtt(case: str) -> None:
-    row = asyncio.run(throughput.measure(case, messages=64, repetitions=1))
-    assert row["messages"] == 64
-    assert all(value > 0 for way in ("messages_per_s", "cpu_ms") for value in row[way].values())
-    assert row["ratio_to_one_way"] > 0 and row["ratio_to_answered"] > 0
-
-
-SMALL = client_process_memory.Case(16, (8,), (512, 512), 8, 2, 2**30)
+[SMALL] = client_process_memory.SMALL_CASES.values()
 
 
 def test_a_process_tells_its_high_water_mark() -> None:

@@ -44,7 +44,7 @@ def _wrong_benchmark(module: str, words: list[str]) -> str:
     if module == "benchmarks.NAME":
         return ""
     path = ROOT / module.replace(".", "/")
-    text = (path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text()
+    text = (path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text() + (ROOT / "benchmarks/__init__.py").read_text()
     names = [word.partition("=")[0] for word in words if word.startswith("--")]
     unknown = [name for name in names if f'"{name}"' not in text and f'"{name[2:]}"' not in text]
     return f"no option {unknown} of {module}" if unknown else ""

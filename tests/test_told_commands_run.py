@@ -92,11 +92,7 @@ def test_a_command_that_lacks_what_it_works_on_says_so(command: str, place: Path
     assert one_line or "Usage" in told.out + told.err, told
 
 
-NOT_RUN = ("benchmark",)
-"""Kinds of which so far only the words are checked."""
-
-
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in NOT_RUN])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_commands_and_a_file_that_runs_them(kind: str) -> None:
     file = ROOT / "tests" / KINDS[kind][1]
     assert of_kind(kind) and re.search(rf'of_kind\((?:"\w+", )?"{kind}"', file.read_text())

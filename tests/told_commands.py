@@ -1,7 +1,8 @@
 """What the documents and the help texts tell a reader to type, and which tests run it.
 
 A command is told in a block, between backticks, or as the example in a command's help. Each belongs to one kind of ``KINDS``, whose test
-file takes all commands of its kind from here, so a command that is new in a document is run, or fails. What no kind claims is run as it
+file takes all commands of its kind from here, so a command that is new in a document is run, or fails. So are the benchmarks' commands that
+docstrings tell. What no kind claims is run as it
 stands by ``test_told_commands_run.py``.
 """
 
@@ -51,6 +52,7 @@ PLACEHOLDERS = {
     r"scenarios/NAME\.toml": "scenarios/quickstart.toml",
     r"\bNAME\.png": "quickstart.png",
     r"\bbenchmarks\.NAME": "benchmarks.client_step",
+    r"\bbenchmarks\.study NAME": "benchmarks.study activities",
     r"agent ROLE --config (FILE|settings\.toml)": "agent client --config settings.toml",
     r"data fetch NAME\b": "data fetch snippets",
     r"\bSCENARIO\b": "devices",
@@ -112,7 +114,10 @@ def _ways(place: int, part: str) -> list[str]:
 
 
 EXAMPLES = [str(command.epilog or "").removeprefix("Example: ") for command in COMMANDS.values()]
-WORDS = sorted({command for document in DOCUMENTS for command in told_in(document.read_text())} | {*EXAMPLES})
+SOURCES = [path for folder in ("benchmarks", "hosfl_async") for path in sorted((ROOT / folder).rglob("*.py"))]
+BENCHMARKS_IN_SOURCES = [command for path in SOURCES for command in told_in(path.read_text()) if command.startswith("python ")]
+IN_DOCUMENTS = {command for document in DOCUMENTS for command in told_in(document.read_text())}
+WORDS = sorted(IN_DOCUMENTS | {*EXAMPLES, *BENCHMARKS_IN_SOURCES})
 NAMED = [command for command in WORDS if only_named(command)]
 TOLD = [command for command in WORDS if not only_named(command)]
 

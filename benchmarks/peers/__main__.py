@@ -18,12 +18,12 @@ a client adds a constant, the server averages; what is measured is the engine. W
 Each peer gets a virtual environment in a temporary folder, made by this script and thrown away (``--keep`` keeps and reuses it); one that
 cannot be installed is skipped and said so. CPU time and memory (proportional set size) are those of all processes of a side, workers
 included; CPU time counts the whole process with its start-up as ``cpu_s_whole``, and the updates alone where one process does all.
-The sides take turns ``--repeat`` times and each figure is the median; Flower, which needs minutes, runs in the first turn only.
+The sides take turns ``--repeat`` times and each figure is the median; Flower, which needs minutes, runs in the first turn only. With
+``--small`` nothing is installed, and only our own sides run.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -36,8 +36,9 @@ from statistics import median
 from time import perf_counter, sleep
 from typing import Any
 
+from benchmarks import ROOT, new_parser
+
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 ENVIRONMENTS = {
     "pfl-research": ["pfl==0.6.0", "numpy"],
     "pfl-pytorch": ["pfl==0.6.0", "numpy", "torch==2.13.0"],
@@ -57,6 +58,7 @@ MARK = "HOSFL_PEER"
 SAMPLE_EVERY_S = 0.5
 INSTALL_MAX_S = 900
 RUN_MAX_S = 1200
+SMALL_CLIENTS, SMALL_UPDATES = 20, 200
 
 
 def environment(name: str, packages: list[str], folder: Path) -> Path | None:
@@ -177,17 +179,20 @@ def ratios(sides: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--updates", type=int, default=5000)
     parser.add_argument("--parameters", type=int, default=100)
     parser.add_argument("--repeat", type=int, default=1, help="turns; figures are their medians")
     parser.add_argument("--skip", nargs="+", default=[], choices=[*PEERS], metavar="SIDE", help=f"some of: {'; '.join(PEERS)}")
     parser.add_argument("--keep", type=Path, help="folder of environments to keep and reuse")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
     if arguments.repeat < 1:
         parser.error(f"--repeat: expected at least 1, found {arguments.repeat}")
+    if arguments.small:
+        arguments.clients, arguments.updates = min(arguments.clients, SMALL_CLIENTS), min(arguments.updates, SMALL_UPDATES)
+        arguments.repeat, arguments.skip = 1, [*PEERS]
+        print(f"{', '.join(PEERS)}: skipped, --small installs nothing", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         sizes = [arguments.clients, arguments.updates, arguments.parameters]
         figures = measure(sizes, arguments.repeat, arguments.skip, arguments.keep or Path(folder))

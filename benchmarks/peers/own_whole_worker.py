@@ -1,6 +1,6 @@
 """Our simulator on the peers' own trivial update: the whole model travels down, its change travels up, as under ``fedbuff_first_order``.
 
-``python -m benchmarks.peers.own_whole_worker CLIENTS UPDATES PARAMETERS``. A client gets the model of PARAMETERS numbers as a snapshot,
+``python -m benchmarks.peers.own_whole_worker 1000 5000 100``: clients, updates, parameters. A client gets the model as a snapshot,
 adds a constant, and sends what changed; the aggregator averages into the update log, whose entries its learner applies. Asynchronous,
 through the same agents, network and accounting as everything else; nobody evaluates.
 """

@@ -1,7 +1,7 @@
 """Our simulator on the trivial update: real agents, codec, network and log, a learner that computes nothing.
 
-``python -m benchmarks.peers.own_worker CLIENTS UPDATES PARAMETERS``. What travels is what our method sends: two numbers of activations,
-two of the dual, two scalars; PARAMETERS do not travel at all and are ignored.
+``python -m benchmarks.peers.own_worker 1000 5000 100``: clients, updates, parameters. What travels is what our method sends: two numbers
+of activations, two of the dual, two scalars; parameters do not travel at all and are ignored.
 """
 
 import json

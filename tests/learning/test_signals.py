@@ -10,16 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stand_ins import HEAD, write_watch
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning import signals
 from hosfl_async.learning.data import load_dataset, own_test, partition
 from hosfl_async.learning.models import build_model
 from hosfl_async.learning.settings import ModelSettings, PartitionSettings, TaskSettings
-
-_DESCRIPTION = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117) + b"\n"
-HEAD = b"\x93NUMPY\x01\x00" + len(_DESCRIPTION).to_bytes(2, "little") + _DESCRIPTION
-"""Of a .npy file that holds one pickled object."""
 
 
 @pytest.fixture
@@ -67,22 +64,6 @@ def test_chosen_people_train_alone_and_the_test_stays(folder: Path) -> None:
     np.testing.assert_array_equal(alone.test_images, all_there.test_images)
     with pytest.raises(SettingsError, match=r"task\.train_people"):
         load_dataset(TaskSettings(data="watch", train_people=(9,)), 0)
-
-
-def write_watch(folder: Path) -> None:
-    """The package's file is a pickle of protocol 2, whose arrays come through a codec."""
-    whole = np.array(
-        {"X": [np.asarray(x) for x in _recordings()], "y": np.arange(20) % 7, "subject": np.repeat(np.arange(1, 11), 2)}, dtype=object
-    )
-    with (folder / "watch_dataset.npy").open("wb") as file:
-        file.write(HEAD)
-        file.write(pickle.dumps(whole, protocol=2).replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
-
-
-def _recordings() -> list[np.ndarray]:
-    """Two of each of ten people, every value telling person, recording and time."""
-    people = np.repeat(np.arange(1, 11), 2)
-    return [100.0 * person + 10.0 * (i % 2) + np.arange(630)[:, None] * np.ones(6) / 128 for i, person in enumerate(people)]
 
 
 class _Hostile:
