@@ -1,5 +1,5 @@
 # Every target makes .venv and installs what it needs by itself; the second call costs nothing.
-# A machine needs python3 (3.11 or later, with venv) and make. Another interpreter: make PYTHON=python3.12 test
+# A machine needs python3 (3.11 or later, with venv) and make. Another interpreter: `make PYTHON=python3.12 test`
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c

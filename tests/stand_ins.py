@@ -30,7 +30,7 @@ HEAD = b"\x93NUMPY\x01\x00" + len(_DESCRIPTION).to_bytes(2, "little") + _DESCRIP
 
 def stand_ins(packages: Path) -> dict[str, Asset]:
     """Write both packages to a folder; the catalogue's entries for them."""
-    return {name: _wheel(packages, name, files) for name, files in (("snippets", _snippets()), ("minilm", _minilm(packages)))}
+    return {name: wheel(packages, name, files) for name, files in (("snippets", _snippets()), ("minilm", _minilm(packages)))}
 
 
 def _snippets() -> dict[str, bytes]:
@@ -57,7 +57,8 @@ def _minilm(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _wheel(folder: Path, name: str, files: dict[str, bytes]) -> Asset:
+def wheel(folder: Path, name: str, files: dict[str, bytes]) -> Asset:
+    """A package with these files in the place of that of an asset of the catalogue."""
     path = folder / f"stand_in_{name}-1.0-py3-none-any.whl"
     info = f"stand_in_{name}-1.0.dist-info"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:

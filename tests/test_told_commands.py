@@ -9,8 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
-import typer
-from told_commands import DOCUMENTS, FENCED, told_in
+from told_commands import DOCUMENTS, ENTRY, FENCED, told_in
 
 from hosfl_async.cli import app
 from hosfl_async.cli.app import guarded
@@ -26,7 +25,7 @@ def wrong_with(command: str) -> str:
     words = shlex.split(command, comments=True)
     if words[0] == "python":
         return _wrong_benchmark(words[2], words[3:])
-    here: click.Command = typer.main.get_command(app)
+    here: click.Command = ENTRY
     rest = words[1:]
     while rest and hasattr(here, "commands"):
         missing = [name for name in rest[0].split("|") if name not in here.commands]  # one of several may be told as a|b

@@ -12,18 +12,16 @@ import re
 import shlex
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import typer
+from told_files import FENCED, ROOT, elsewhere, recipes
 
 from hosfl_async.cli import app
 
-ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     path for path in sorted(ROOT.rglob("*.md")) if not {".venv", "site", "node_modules", "runs"} & set(path.relative_to(ROOT).parts[:-1])
 ]
-FENCED = re.compile(r"^```(\w*)[^\n`]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:\.venv/bin/)?hosfl (?:--)?[a-z][^`]*|(?:\.venv/bin/)?python -m benchmarks[^`]*)`")
 
 NO_COMMANDS = ("hosfl trace 1",)
@@ -55,6 +53,7 @@ PLACEHOLDERS = {
     r"\bbenchmarks\.study NAME": "benchmarks.study activities",
     r"agent ROLE --config (FILE|settings\.toml)": "agent client --config settings.toml",
     r"data fetch NAME\b": "data fetch snippets",
+    r"/(etc/hosfl|kit)/settings\.toml": "settings.toml",
     r"\bSCENARIO\b": "devices",
     r"--seed S\b": "--seed 1",
     r"=N\b": "=2",
@@ -85,7 +84,8 @@ def commands_of(group: Any, name: str = "hosfl") -> Iterator[tuple[str, Any]]:
             yield f"{name} {word}", command
 
 
-COMMANDS = dict(commands_of(typer.main.get_command(app)))
+ENTRY: Any = typer.main.get_command(app)
+COMMANDS = dict(commands_of(ENTRY))
 WITHOUT_WHAT = ("hosfl simulate", "hosfl live", "hosfl watch", "hosfl dashboard", "hosfl fleet")
 """They have no required argument, and still cannot do without one of several."""
 
@@ -113,11 +113,13 @@ def _ways(place: int, part: str) -> list[str]:
     return [way.strip() for way in part.split(" | ")] if place % 2 else [part.strip()]
 
 
+BESIDE = [*(told.line for told in elsewhere()), *recipes("devices", "pretrained", "results", "results-full")]
+"""Comments, service units and container files, and what make types; `make simulate` and `make live` are made by ``test_told_shell.py``."""
 EXAMPLES = [str(command.epilog or "").removeprefix("Example: ") for command in COMMANDS.values()]
 SOURCES = [path for folder in ("benchmarks", "hosfl_async") for path in sorted((ROOT / folder).rglob("*.py"))]
 BENCHMARKS_IN_SOURCES = [command for path in SOURCES for command in told_in(path.read_text()) if command.startswith("python ")]
 IN_DOCUMENTS = {command for document in DOCUMENTS for command in told_in(document.read_text())}
-WORDS = sorted(IN_DOCUMENTS | {*EXAMPLES, *BENCHMARKS_IN_SOURCES})
+WORDS = sorted(IN_DOCUMENTS | {*EXAMPLES, *BENCHMARKS_IN_SOURCES, *filter(re.compile("hosfl [a-z]").match, BESIDE)})
 NAMED = [command for command in WORDS if only_named(command)]
 TOLD = [command for command in WORDS if not only_named(command)]
 
