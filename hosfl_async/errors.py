@@ -14,6 +14,9 @@
     `-- AgentError          an agent's own rule was broken (our fault; carries the agent's recent story)
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class HosflError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -44,6 +47,12 @@ class SettingsError(HosflError):
         if mend:
             parts.append(mend)
         super().__init__("; ".join(parts))
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """``did you mean ...?`` where ``word`` is nearly one of the known ones, as a ``mend``; otherwise nothing."""
+    close = get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 class LogError(HosflError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -93,7 +95,9 @@ def test_the_gallery_is_known_by_name() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: simulate("quikstart"), "no such scenario"),
+        (lambda: simulate("quikstart"), "no such scenario.* did you mean quickstart"),
+        (lambda: load_scenario("quickstart", {"method": "hosfl_asink"}), "did you mean hosfl_async"),
+        (lambda: compare("quickstart", "hosfl_sink"), "no such method.* did you mean hosfl_sync"),
         (lambda: simulate("quickstart", settings={"aggregator.client_step": 5}), "client_steps"),
         (lambda: simulate(load_scenario("quickstart"), seed=4), "loaded already"),
         (lambda: Run("nowhere"), "not a run folder"),
@@ -103,3 +107,25 @@ def test_the_gallery_is_known_by_name() -> None:
 def test_mistakes_are_one_line(call, words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(SettingsError, match=words):
         call()
+
+
+def test_a_folder_that_is_not_there_a_picture_of_no_kind_and_a_run_of_another_version_are_told(run: Run, tmp_path: Path) -> None:
+    kept = shutil.copytree(run.folder, tmp_path / "mine-seed0")
+    with pytest.raises(SettingsError, match=r"did you mean .*mine-seed0"):
+        Run(tmp_path / "mine-sed0")
+    with pytest.raises(SettingsError, match=r"ends in \.png, \.svg, \.pdf; found \.gif"):
+        run.picture(tmp_path / "a.gif")
+    with pytest.raises(SettingsError, match=r"a directory; the scenario of that run is .*/scenario\.toml"):
+        simulate(kept)
+    scenario = kept / "scenario.toml"
+    scenario.write_text("future = 1\n" + scenario.read_text())
+    with pytest.raises(SettingsError, match=rf"future: unknown key.* another version of hosfl_async .* this is {version('hosfl-async')}"):
+        Run(kept)
+
+
+def test_what_cannot_be_written_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    heard: list[str] = []
+    with pytest.raises(SettingsError, match=r"nothing can be made in .*file"):
+        simulate("quickstart", folder=tmp_path / "file" / "run", progress=heard.append)
+    assert heard == []

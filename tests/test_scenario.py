@@ -134,7 +134,7 @@ WRONG = {
     "inside an inline table": (SMALL + "dropout = { kind = 'nap' }\n", [":4: fleet[0].dropout.kind", "'pause' or 'crash'", 'found "nap"']),
     "bad name": ('name = "Bad Name"\n[[fleet]]\n', [":1: name", "text matching"]),
     "no name": ("[[fleet]]\n", [": name", "missing"]),
-    "no clients": ('name = "a"\n', [": fleet", "missing", "Groups of client devices"]),
+    "no clients": ('name = "a"\n', [": fleet", "missing", "[[fleet]] (groups of client devices"]),
     "an empty fleet": ('name = "a"\nfleet = []\n', [":2: fleet", "at least 1 item"]),
     "table for a value": (SMALL + "[task.data]\nx = 1\n", [":4: task.data"]),
     "value for a table": ("task = 3\n" + SMALL, [":1: task", "an object", "found 3"]),

@@ -14,7 +14,7 @@ import msgspec
 
 from hosfl_async.assembly.folder import COMPARISON, METRICS, SUMMARY
 from hosfl_async.assembly.many import Point, Told, run_many
-from hosfl_async.errors import SettingsError
+from hosfl_async.errors import SettingsError, meant
 from hosfl_async.report import read_summary
 from hosfl_async.report.comparing import Comparison, MethodFigures, comparison_markdown, method_figures, method_run, read_evaluations
 from hosfl_async.report.pictures import draw_comparison
@@ -54,6 +54,9 @@ def compare(wish: Wish, out: Path, *, processes: int = 1, told: Told | None = No
     Raises ``SettingsError`` for files and methods that cannot be, for methods of unequal concurrency, and where there is no target.
     """
     methods = [*dict.fromkeys([*wish.methods, CONTROL])]
+    for method in methods:
+        if method not in METHODS:
+            raise SettingsError("--methods", "no such method", expected=", ".join(METHODS), found=method, mend=meant(method, METHODS))
     scenarios = {method: _scenarios(wish, method) for method in methods}
     first = scenarios[methods[0]][0]
     _refuse_unequal({method: concurrency(scenarios[method][0]) for method in methods}, wish)

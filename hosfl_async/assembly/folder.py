@@ -7,9 +7,11 @@ where it is missing, the run did not end.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from hosfl_async.checkpoint_store import CheckpointStore, LatestCheckpoint
-from hosfl_async.errors import SettingsError
+from hosfl_async.errors import SettingsError, meant
 from hosfl_async.log_store import LogStore
 from hosfl_async.scenario import Scenario, load_scenario, to_toml
 from hosfl_async.trace import TraceWriter
@@ -53,14 +55,24 @@ def free_folder(scenario: Scenario, below: Path = Path("runs")) -> Path:
     return path
 
 
+def require_free(path: Path) -> None:
+    """Raises ``SettingsError`` if no new run folder can be made there: asked before anything long begins."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise SettingsError(str(path), "holds something already", expected="a new or empty folder", mend="choose another with --out")
+    above = next((each for each in path.absolute().parents if each.exists()), path)
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise SettingsError(
+            str(path), f"nothing can be made in {above}", expected="a folder that may be written", mend="choose another with --out"
+        )
+
+
 @contextmanager
 def open_folder(path: Path, scenario: Scenario, *, durable: bool, traced: bool = True) -> Iterator[OpenFolder]:
     """Create the folder and everything in it but the summary; without ``traced``, no journal either.
 
     Raises ``SettingsError`` if there is something already.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise SettingsError(str(path), "holds something already", expected="a new or empty folder", mend="choose another with --out")
+    require_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         (path / SCENARIO).write_text(to_toml(scenario), encoding="utf-8")
@@ -87,9 +99,17 @@ def checkpoint_store(path: Path, scenario: Scenario) -> CheckpointStore:
 
 def scenario_of(path: Path) -> Scenario:
     """The resolved scenario of a run folder. Raises ``SettingsError`` if this is not one."""
+    if not path.exists():
+        beside = [str(path.parent / each.name) for each in path.parent.glob("*") if (each / SCENARIO).is_file()]
+        mend = meant(str(path), beside) or "`hosfl simulate` writes one"
+        raise SettingsError(str(path), "not a run folder: there is nothing", expected=f"a folder with {SCENARIO}", mend=mend)
     if not (path / SCENARIO).is_file():
         raise SettingsError(str(path), "not a run folder", expected=f"a folder with {SCENARIO}", mend="`hosfl simulate` writes one")
-    return load_scenario(path / SCENARIO)
+    try:
+        return load_scenario(path / SCENARIO)
+    except SettingsError as problem:
+        mend = f"if another version of hosfl_async made the run, read it with that one; this is {version_of('hosfl-async')}"
+        raise SettingsError(str(path), "the scenario of this run cannot be read", found=str(problem), mend=mend) from problem
 
 
 def write_model(path: Path, name: str, tensors: dict[str, NDArray[np.float32]], about: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from hosfl_async.assembly.building import INBOXES, Parts, modelled_pace
-from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
+from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder, require_free
 from hosfl_async.assembly.leaving import keep_best, leave_checkpoint, leave_model
 from hosfl_async.assembly.personalising import personal_figures
 from hosfl_async.assembly.progress import Watch, Watcher
@@ -26,7 +27,7 @@ from hosfl_async.broker.address import parse_broker_url
 from hosfl_async.broker.embedded import embedded_broker
 from hosfl_async.broker.mqtt import MqttTransport
 from hosfl_async.broker.transport import ANYONE, Station
-from hosfl_async.errors import SettingsError
+from hosfl_async.errors import SettingsError, TransportError
 from hosfl_async.live.fleet import run_fleet
 from hosfl_async.live.host import LiveHost
 from hosfl_async.live.job_worker import JobWorker
@@ -38,6 +39,9 @@ from hosfl_async.report import Recorder, Summary, write_summary
 from hosfl_async.scenario import Scenario
 from hosfl_async.simulation.devices import ModelledPace
 from hosfl_async.telemetry import RunTold
+
+PRIVATE = ("auto", "mosquitto", "iotcore")
+"""Brokers that a run starts for itself."""
 
 LOOK_EVERY_S = 0.5
 """Wall seconds between two looks at the progress."""
@@ -74,6 +78,9 @@ def run_live(
     Raises ``SettingsError``, ``TransportError``, ``AgentError``; ``KeyboardInterrupt`` after an orderly stop by a signal.
     """
     require_tools(track)
+    _require_broker(broker, scenario)
+    if not stopped:
+        require_free(folder)
     frozen = frozen_accuracy(scenario, watch) if control else None
     with ExitStack() as stack:
         opened = reopen_folder(stopped, durable=True) if stopped else open_folder(folder, scenario, durable=True)
@@ -135,11 +142,27 @@ async def _tell_once_open(host: LiveHost, tell: Callable[[], None]) -> None:
         tell()
 
 
+def _require_broker(broker: str, scenario: Scenario) -> None:
+    """Raises for one that cannot be started or reached, before the frozen-client control is computed. One that may be late is not asked."""
+    if "://" not in broker:
+        if broker not in PRIVATE:
+            mend = f"did you mean mqtt://{broker}?" if ":" in broker or "." in broker else ""
+            raise SettingsError("--broker", "no such broker", expected=f"{', '.join(PRIVATE)} or mqtt://host:port", found=broker, mend=mend)
+        return
+    address = parse_broker_url(broker)
+    if scenario.broker.first_connect_s:
+        return
+    try:
+        socket.create_connection((address.host, address.port), scenario.broker.connect_timeout_s).close()
+    except OSError as problem:
+        raise TransportError(
+            f"no broker answers at {address}: {problem}; `hosfl broker` runs one, and without --broker a run has its own"
+        ) from problem
+
+
 async def _broker_url(stack: AsyncExitStack, broker: str, scenario: Scenario) -> str:
     if "://" in broker:
         return broker
-    if broker not in ("auto", "mosquitto", "iotcore"):
-        raise SettingsError("--broker", "no such broker", expected="auto, mosquitto, iotcore or mqtt://host:port", found=broker)
     return await stack.enter_async_context(embedded_broker(broker, scenario.broker))  # type: ignore[arg-type]
 
 

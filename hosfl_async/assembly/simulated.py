@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from hosfl_async.assembly.building import INBOXES, Parts
-from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder
+from hosfl_async.assembly.folder import SUMMARY, OpenFolder, open_folder, require_free
 from hosfl_async.assembly.leaving import keep_best, leave_checkpoint, leave_model
 from hosfl_async.assembly.personalising import personal_figures
 from hosfl_async.assembly.progress import Watch, Watcher
@@ -111,6 +111,8 @@ def simulate(
     Raises ``SettingsError`` for a folder that cannot be used, ``AgentError`` if an agent breaks its own rules.
     """
     require_tools(track)
+    if folder and not stopped:
+        require_free(folder)
     frozen = frozen_accuracy(scenario, watch) if control else None
     with ExitStack() as stack:
         files = stack.enter_context(_folder(folder, scenario, traced, stopped)) if folder else None

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
-from hosfl_async.errors import SettingsError
+from hosfl_async.errors import SettingsError, TransportError
 
 PORT_DEFAULT = 1883
 PORT_TLS = 8883
@@ -53,6 +53,12 @@ def parse_broker_url(url: str) -> BrokerAddress:
     tls = parts.scheme == "mqtts"
     standard = PORT_TLS if tls else PORT_DEFAULT
     return BrokerAddress(parts.hostname, standard if port is None else port, username, password, tls)
+
+
+def unreachable(name: str, address: BrokerAddress, problem: Exception) -> TransportError:
+    """Nobody answered, or refused: who wanted to connect, where, and why it failed."""
+    hint = "; does a broker run there? `hosfl broker` runs one" if "Connection refused" in str(problem) else ""
+    return TransportError(f"{name} cannot connect to {address}: {problem}{hint}")
 
 
 class TlsFiles(Struct, frozen=True):

@@ -14,7 +14,7 @@ from random import Random
 
 from paho.mqtt.client import MQTTMessage
 
-from hosfl_async.broker.address import TlsFiles, parse_broker_url
+from hosfl_async.broker.address import TlsFiles, parse_broker_url, unreachable
 from hosfl_async.broker.mqtt_link import MqttLink, birth
 from hosfl_async.broker.settings import BrokerSettings
 from hosfl_async.broker.topics import check_name, telemetry_filter, telemetry_of
@@ -64,7 +64,7 @@ class TelemetryListener:
                 self.problem = str(problem)
                 self.counts["connect_failed"] += 1
                 if not self.counts["connected"]:
-                    raise TransportError(f"{self._station.name} cannot connect to {self._address}: {problem}") from problem
+                    raise unreachable(self._station.name, self._address, problem) from problem
             else:
                 pause_s = 0.0
                 await self._until_lost(link)

@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 
 from paho.mqtt.client import MQTTMessage
 
-from hosfl_async.broker.address import TlsFiles, parse_broker_url
+from hosfl_async.broker.address import TlsFiles, parse_broker_url, unreachable
 from hosfl_async.broker.inbox import Inbox
 from hosfl_async.broker.mqtt_link import PACKET_OVERHEAD_BYTES, Frame, MqttLink, birth
 from hosfl_async.broker.settings import BrokerSettings
@@ -156,7 +156,7 @@ class MqttTransport:
         try:
             await link.open([*frames, *((topic, 1) for topic in self._topics.presence_filters)])
         except TransportError as error:
-            raise TransportError(f"{self.station.name} cannot connect to {self._address}: {error}") from error
+            raise unreachable(self.station.name, self._address, error) from error
         self._link = link
         self.counts["connected"] += 1
         self._announce(link)

@@ -60,5 +60,8 @@ def guarded(run: Callable[..., Any]) -> int:
 def _misuse(problem: Any) -> str:
     """Which option or argument is missing or wrong, and of which command; the library's exceptions tell both, their text not always."""
     told = problem.format_message().rstrip(".") if hasattr(problem, "format_message") else str(problem)
+    cause: Any = problem.__cause__  # pydantic's, which is not imported here: --version and --help stay quick
+    if hasattr(cause, "errors"):
+        told += f"; found {cause.errors()[0]['input']}"
     context = getattr(problem, "ctx", None)
     return f"{told}; see {context.command_path} --help" if context is not None else told

@@ -39,14 +39,14 @@ def fetch(
     """Fetch by name: pinned version, checked digests, nothing executed. What is here already is not fetched again."""
     from hosfl_async.assets import CATALOGUE
     from hosfl_async.assets import fetch as fetch_asset
-    from hosfl_async.errors import SettingsError
+    from hosfl_async.errors import SettingsError, meant
 
     def told(line: str) -> None:
         errors.print(f"[dim]{line}[/dim]")
 
     for name in names:
         if name not in CATALOGUE:
-            raise SettingsError("hosfl data fetch", "no such asset", expected=", ".join(CATALOGUE), found=name)
+            raise SettingsError("hosfl data fetch", "no such asset", expected=", ".join(CATALOGUE), found=name, mend=meant(name, CATALOGUE))
     for name in names:
         fetch_asset(CATALOGUE[name], told, archives=from_)
         if name == "smollm2":

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH_INCHES, DPI = 7.0, 100
+FILES = (".png", ".svg", ".pdf")
+"""Kinds of pictures, by the ends of their names."""
 OURS, PAPER, CONTROL = "#0b6e99", "#c8553d", "#8a8a8a"
 COLOURS = {"hosfl_async": OURS, "hosfl_sync": PAPER, "frozen_client": CONTROL}
 OTHERS = ("#3a7d44", "#8e5ea2", "#d4a017", "#4a4e9a", "#b03a6b", "#2a9d8f", "#7a5c3e")
@@ -148,6 +150,10 @@ def _figure(height_inches: float) -> Figure:
 
 def _save(figure: Figure, path: Path) -> None:
     """Equal runs give equal files: no date is written."""
+    if path.suffix not in FILES:
+        raise SettingsError(
+            str(path), "not a kind of picture", expected=f"a name that ends in {', '.join(FILES)}", found=path.suffix or "no ending"
+        )
     metadata: dict[str, Any] = {"Date": None} if path.suffix == ".svg" else {}
     try:
         figure.savefig(path, metadata=metadata)

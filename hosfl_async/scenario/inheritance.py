@@ -120,7 +120,8 @@ def _read(path: FilePath, shown: str, children: tuple[FilePath, ...]) -> str:
         mend = f"{children[-1].name} extends it" if children else "scenarios/ holds examples"
         raise SettingsError(shown, "no such file", mend=mend) from None
     except (OSError, ValueError) as error:
-        raise SettingsError(shown, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        mend = f"the scenario of that run is {shown}/scenario.toml" if (path / "scenario.toml").is_file() else ""
+        raise SettingsError(shown, f"cannot be read: {getattr(error, 'strerror', None) or error}", mend=mend) from None
 
 
 def _parse(file: str, text: str) -> Tables:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hosfl_async.errors import SettingsError
+from hosfl_async.errors import SettingsError, meant
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -30,5 +30,7 @@ def scenario_file(given: str | Path) -> Path:
         return path
     known = gallery()
     if str(given) not in known:
-        raise SettingsError(str(given), "no such scenario", expected=f"a TOML file, or one of {', '.join(known)}")
+        raise SettingsError(
+            str(given), "no such scenario", expected=f"a TOML file, or one of {', '.join(known)}", mend=meant(str(given), known)
+        )
     return known[str(given)]

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hosfl_async.errors import SettingsError
+from hosfl_async.errors import SettingsError, meant
 from hosfl_async.scenario.schema import SHARED, schema, type_name
 
 Path = tuple[str | int, ...]
@@ -104,7 +104,8 @@ def _explain(detail: Any, source: Source) -> SettingsError:
     if detail["type"] == "missing":
         return source.problem(path, "missing", expected=_described(path))
     expected = _SHOULD.sub("", detail["msg"]).replace("match pattern", "text matching")
-    return source.problem(path, "not allowed", expected=expected, found=found(detail["input"]))
+    words = re.findall(r"'([^']+)'", expected) if detail["type"] == "literal_error" else []
+    return source.problem(path, "not allowed", expected=expected, found=found(detail["input"]), mend=meant(str(detail["input"]), words))
 
 
 def near_miss(path: Path) -> str:
@@ -136,4 +137,9 @@ def _keys(table: Path) -> list[str]:
 
 
 def _described(path: Path) -> str:
-    return str(_node(path).get("description", "")).split(". ")[0].rstrip(".").replace("\n", " ")
+    """What a missing key is about; of a table also how it is written."""
+    node = _node(path)
+    words = str(node.get("description", "")).split(". ")[0].rstrip(".").replace("\n", " ")
+    inner = _node((*path, 0)).get("properties")
+    head = f"[[{dotted(path)}]]" if inner else f"[{dotted(path)}]" if node.get("properties") else ""
+    return f"{head} ({words[:1].lower()}{words[1:]})" if head and words else head or words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from hosfl_async.errors import SettingsError
+from hosfl_async.errors import SettingsError, meant
 from hosfl_async.tracking.tracker import Tracker
 
 
@@ -46,7 +46,8 @@ def open_tracker(wish: str) -> Tracker:
     """``wish``: the name of a tool, or ``NAME=PLACE``. Raises ``SettingsError`` for an unknown tool, or one that is not installed."""
     name, _, place = wish.partition("=")
     if name not in TOOLS:
-        raise SettingsError("tracking", "no such tool", expected=f"{', '.join(TOOLS)}, or NAME=PLACE", found=repr(wish[:100]))
+        expected = f"{', '.join(TOOLS)}, or NAME=PLACE"
+        raise SettingsError("tracking", "no such tool", expected=expected, found=repr(wish[:100]), mend=meant(name, TOOLS))
     make, packages = TOOLS[name]
     if missing := [package for package in packages if not _installed(package)]:
         mend = f"pip install 'hosfl-async[{name}]'"

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 from command import SCENARIOS, hosfl
+from typer.testing import CliRunner
 
+from hosfl_async.cli import app
 from hosfl_async.scenario import Expectations, load_scenario
 
 
 def test_every_shipped_scenario_is_fine() -> None:
     for file in sorted(SCENARIOS.glob("*.toml")):
-        done = hosfl("check", file)
-        assert done.returncode == 0 and "fine" in done.stdout, done.stderr
+        done = CliRunner().invoke(app, ["check", str(file)])
+        assert done.exit_code == 0 and "fine" in done.stdout, done.output
+    done = hosfl("check", SCENARIOS / "quickstart.toml")
+    assert done.returncode == 0 and "fine" in done.stdout, done.stderr
 
 
 def test_every_shipped_scenario_says_first_what_it_shows_and_is_held_to_something() -> None:
@@ -60,9 +64,12 @@ WRONG = {
     "not a run": (("replay", SCENARIOS), "not a run folder"),
     "no such command": (("simulat",), "simulat"),
     "no such option": (("simulate", SCENARIOS / "quickstart.toml", "--sed", "1"), "--sed"),
-    "no such broker": (("live", SCENARIOS / "quickstart.toml", "--broker", "rabbit", "--no-control"), "rabbit"),
-    "broker away": (("live", SCENARIOS / "quickstart.toml", "--broker", "mqtt://127.0.0.1:1", "--no-control"), "127.0.0.1:1"),
-    "broker url": (("live", SCENARIOS / "quickstart.toml", "--broker", "http://x", "--no-control"), "mqtt://"),
+    "no such broker": (("live", SCENARIOS / "quickstart.toml", "--broker", "rabbit"), "rabbit"),
+    "broker away": (("live", SCENARIOS / "quickstart.toml", "--broker", "mqtt://127.0.0.1:1"), "`hosfl broker` runs one"),
+    "broker url": (("live", SCENARIOS / "quickstart.toml", "--broker", "http://x"), "mqtt://"),
+    "broker without a scheme": (("live", "quickstart", "--broker", "127.0.0.1:1883"), "did you mean mqtt://127.0.0.1:1883?"),
+    "no number": (("simulate", "quickstart", "--seed", "abc"), "found abc"),
+    "no such method": (("compare", "quickstart", "--methods", "hosfl_sink"), "did you mean hosfl_sync?"),
 }
 
 
@@ -79,8 +86,9 @@ def test_wrong_use_is_one_clear_line(case: str, tmp_path: Path) -> None:
 def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "precious.txt").write_text("mine")
-    done = hosfl("simulate", SCENARIOS / "quickstart.toml", "--no-control", "--out", tmp_path / "kept")
+    done = hosfl("simulate", SCENARIOS / "quickstart.toml", "--out", tmp_path / "kept")
     assert done.returncode == 2 and "--out" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, "refused before the control is trained"
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["precious.txt"]
 
 
@@ -96,6 +104,7 @@ def test_assets_are_listed_and_an_unknown_one_is_told(tmp_path: Path) -> None:
     assert str(tmp_path) in listed.stderr
     refused = hosfl("data", "fetch", "imagenet", HOSFL_CACHE=str(tmp_path))
     assert refused.returncode == 2 and "imagenet" in refused.stderr and "snippets" in refused.stderr
+    assert "did you mean minilm?" in hosfl("data", "fetch", "minlm", HOSFL_CACHE=str(tmp_path)).stderr
 
 
 def test_a_registry_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_an_override_may_be_for_one_method_only_and_local_steps_count_as_samples
 
 def test_a_method_that_does_not_exist_and_a_missing_target_are_explained(tmp_path: Path) -> None:
     unknown = hosfl(*WORDS, "--methods", "hosfl_asink", "--out", tmp_path / "out")
-    assert unknown.returncode == 2 and "--set method: not allowed" in unknown.stderr and "hosfl_async" in unknown.stderr
+    assert unknown.returncode == 2 and "--methods: no such method" in unknown.stderr and "hosfl_async" in unknown.stderr
     (tmp_path / "a.toml").write_text('name = "a"\n[[fleet]]\ncount = 6\n')
     assert "--target" in hosfl("compare", tmp_path / "a.toml", "--out", tmp_path / "out").stderr
     assert not (tmp_path / "out").exists()

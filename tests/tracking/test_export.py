@@ -33,5 +33,7 @@ def test_a_folder_of_the_tools_name_is_no_package(monkeypatch: pytest.MonkeyPatc
 def test_what_is_no_tool_or_no_run_is_one_line(tmp_path: Path) -> None:
     ended = CliRunner().invoke(app, ["export", str(tmp_path), "--to", "excel"])
     assert "no such tool; expected tensorboard, mlflow, wandb, parquet" in str(ended.exception)
+    with pytest.raises(SettingsError, match="did you mean tensorboard"):
+        open_tracker("tensorbord=here")
     ended = CliRunner().invoke(app, ["export", str(tmp_path), "--to", "tensorboard"])
     assert "not a run folder" in str(ended.exception)
