@@ -6,12 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from told_commands import DOCUMENTS, ROOT
 
-ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-PAGES = sorted(
-    str(page.relative_to(ROOT)) for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")) if BLOCK.search(page.read_text())
-)
+PAGES = [str(page.relative_to(ROOT)) for page in DOCUMENTS if BLOCK.search(page.read_text())]
 
 
 @pytest.mark.parametrize("page", PAGES)

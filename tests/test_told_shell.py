@@ -20,7 +20,7 @@ import pytest
 import told_commands
 from test_told_commands import wrong_with
 from told_files import OWN, READY, ROOT, messages, recipes
-from told_shell import DONE_BY_MAKE, HOSFL, KINDS, NO_LINES, NOT_RUN, OTHERS, TOLD, is_line, kind_of, of_kind
+from told_shell import DONE_BY_MAKE, HOSFL, KINDS, NO_LINES, NOT_RUN, OTHERS, PAGE, TOLD, is_line, kind_of, of_kind
 
 from hosfl_async import simulate
 from hosfl_async.log_store import LogStore
@@ -55,6 +55,21 @@ def test_every_kind_has_lines_and_a_file(kind: str) -> None:
     assert of_kind(kind)
     if kind in KINDS:
         assert f'"{kind}"' in (ROOT / "tests" / KINDS[kind][1]).read_text()
+
+
+def test_the_page_tells_what_is_run_and_what_is_not() -> None:
+    """CONTRIBUTING.md has every file that runs something, with beginnings of lines that it does run; and every excuse."""
+    [page] = PAGE.findall((ROOT / "CONTRIBUTING.md").read_text())
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in page.splitlines() if line.startswith("| ")]
+    assert {begins.strip("`"): why for begins, why in (row for row in rows if len(row) == 2)} == {"what begins with": "why"} | NOT_RUN
+    runs = [(begins, file.strip("`")) for begins, _, file in (row for row in rows if len(row) == 3)][1:]
+    files = {kind: file for kind, (_, file) in (told_commands.KINDS | KINDS).items()}
+    assert set(files.values()) <= {file for _, file in runs} and all((ROOT / "tests" / file).is_file() for _, file in runs)
+    for begins, file in runs:
+        for beginning in (each for each in re.findall(r"`([^`]+)`", begins) if files.get(each) is None and file in files.values()):
+            lines = [line for line in (*told_commands.WORDS, *(line for _, line in TOLD)) if line.startswith(beginning)]
+            kinds = {told_commands.kind_of(line) if HOSFL.match(line) else kind_of(line) for line in lines}
+            assert file in {files.get(kind) for kind in kinds}, (beginning, kinds)
 
 
 def test_settings_of_mosquitto_are_no_commands() -> None:
@@ -186,8 +201,9 @@ def test_paths_of_the_container_lines_exist() -> None:
 
 
 def test_what_must_be_installed_is_what_continuous_integration_installs() -> None:
+    """And the tool that one told line wants, which is skipped on a machine without it."""
     [package] = [line.split()[2] for line in of_kind("apt-get") if " install " in line]
-    assert f"missing+=({package})" in (ROOT / ".ci/run").read_text()
+    assert all(f"missing+=({name})" in (ROOT / ".ci/run").read_text() for name in (package, "sqlite3"))
 
 
 @pytest.mark.parametrize("line", of_kind("import"))

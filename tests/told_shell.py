@@ -14,6 +14,9 @@ HOSFL = re.compile(r"(hosfl (--)?[a-z]|python -m benchmarks)")
 PROGRAM = re.compile(r"(?:[A-Z0-9_]+=\S+ )*[a-z][a-z0-9_-]* (?![-+*/=<>&|]+ )\S")
 """A program's name and an argument, perhaps with variables before."""
 
+PAGE = re.compile(r"^## What the documents tell\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
+"""Of CONTRIBUTING.md: how lines begin, not lines."""
+
 KINDS = {
     "make": (r"make\b", "test_told_shell.py"),
     "pytest": (r"(HOSFL_\w+=\S+ |HYPOTHESIS_PROFILE=\S+ )?(python -m )?pytest\b", "test_told_shell.py"),
@@ -61,7 +64,7 @@ def is_line(text: str) -> bool:
 
 def told() -> list[Told]:
     """Every shell line that is no ``hosfl`` command, with where it stands, of documents, of other files, of messages and of make."""
-    lines = [Told(str(path.relative_to(ROOT)), line) for path in DOCUMENTS for line in markdown(path.read_text())]
+    lines = [Told(str(path.relative_to(ROOT)), line) for path in DOCUMENTS for line in markdown(PAGE.sub("", path.read_text()))]
     lines += elsewhere()
     for path in sorted(ROOT.glob("hosfl_async/**/*.py")):
         for text in messages(path):
