@@ -36,6 +36,7 @@ NOT_RUN = {
     "docker": "as podman; the compose file's command is run with the same files",
     "useradd": "makes a user inside the image",
     "apt-get": "needs root and a network; continuous integration installs mosquitto by it where it is missing",
+    "pipx": "installs torch and the rest anew; `e2e/test_packaging.py` calls the command that it would call, of a package just built",
     "mlflow": "its page is in no extra of ours; `make tracking` reads the database back with mlflow's own reader",
     "wandb": "uploads to somebody's account",
     "kill": "no whole command; the tests in `tests/process` kill every agent so",

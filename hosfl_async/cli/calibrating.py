@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import LOOK, app
 from hosfl_async.cli.console import Progress, errors, wide
 from hosfl_async.cli.options import Run
 from hosfl_async.errors import SettingsError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hosfl_async.scenario import Scenario
 
 
-@app.command(epilog="Example: hosfl calibrate runs/live-seed0 --out measured.toml")
+@app.command(rich_help_panel=LOOK, epilog="Example: hosfl calibrate runs/live-seed0 --out measured.toml")
 def calibrate(
     run: Run,
     out: Annotated[

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import TRAIN, app
 from hosfl_async.cli.console import errors, told, wide
 from hosfl_async.cli.options import Control, File, Jobs, Overrides
 
 
-@app.command(epilog="Example: hosfl compare stragglers --methods hosfl_async,hosfl_sync --seeds 3")
+@app.command(rich_help_panel=TRAIN, epilog="Example: hosfl compare stragglers --methods hosfl_async,hosfl_sync --seeds 3")
 def compare(
     file: File,
     methods: Annotated[
@@ -49,7 +49,7 @@ def compare(
     errors.print(f"[dim]table, figures and pictures: {folder}[/dim]")
 
 
-@app.command(epilog="Example: hosfl sweep mine.toml -j 2 --out runs/sweep-mine")
+@app.command(rich_help_panel=TRAIN, epilog="Example: hosfl sweep mine.toml -j 2 --out runs/sweep-mine")
 def sweep(
     file: File,
     set_: Overrides = None,

@@ -6,12 +6,12 @@ import json
 
 import typer
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import PREPARE, app
 from hosfl_async.cli.console import complain
 from hosfl_async.cli.options import File, Overrides, Seed
 
 
-@app.command(epilog="Example: hosfl check mine.toml --set aggregator.client_steps=500")
+@app.command(rich_help_panel=PREPARE, epilog="Example: hosfl check mine.toml --set aggregator.client_steps=500")
 def check(file: File, seed: Seed = None, set_: Overrides = None) -> None:
     """Say whether a scenario file can be run, and if not, what is wrong with it: file, key, expected, found."""
     from hosfl_async.assembly.building import Parts
@@ -29,7 +29,7 @@ def check(file: File, seed: Seed = None, set_: Overrides = None) -> None:
     typer.echo(f"{file}: fine. {scenario.method}, {scenario.clients} clients, {scenario.aggregator.client_steps} client steps.")
 
 
-@app.command(epilog="Example: hosfl schema > scenario.schema.json")
+@app.command(rich_help_panel=PREPARE, epilog="Example: hosfl schema > scenario.schema.json")
 def schema() -> None:
     """Print the JSON Schema of scenario files."""
     from hosfl_async.scenario import schema as scenario_schema

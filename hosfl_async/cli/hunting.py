@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import TRAIN, app
 from hosfl_async.cli.console import errors
 from hosfl_async.cli.options import File, Overrides, Seed
 
 
-@app.command(epilog="Example: hosfl hunt lossy --tries 50 --out smallest.toml")
+@app.command(rich_help_panel=TRAIN, epilog="Example: hosfl hunt lossy --tries 50 --out smallest.toml")
 def hunt(
     file: File,
     tries: Annotated[int, typer.Option(help="Worlds to try beside the file's own; 0 tries that one only.", min=0)] = 200,

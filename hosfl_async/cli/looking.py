@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import LOOK, app
 from hosfl_async.cli.options import Run
 from hosfl_async.errors import SettingsError
 
 
-@app.command(epilog="Example: hosfl picture runs/quickstart-seed0 --out run.svg")
+@app.command(rich_help_panel=LOOK, epilog="Example: hosfl picture runs/quickstart-seed0 --out run.svg")
 def picture(
     run: Annotated[Path, typer.Argument(help="Folder of a run or of a comparison.", show_default=False)],
     out: Annotated[Path, typer.Option("--out", help="File to write: .png, .svg or .pdf.", show_default=False)],
@@ -23,7 +23,7 @@ def picture(
     assembly.draw(run, out)
 
 
-@app.command(epilog="Example: hosfl report runs/quickstart-seed0 runs/stragglers-seed0 --out page.html")
+@app.command(rich_help_panel=LOOK, epilog="Example: hosfl report runs/quickstart-seed0 runs/stragglers-seed0 --out page.html")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of a comparison or sweep.", show_default=False)],
     out: Annotated[
@@ -39,7 +39,7 @@ def report(
     typer.echo(page)
 
 
-@app.command(epilog="Example: hosfl export runs/quickstart-seed0 --to tensorboard")
+@app.command(rich_help_panel=LOOK, epilog="Example: hosfl export runs/quickstart-seed0 --to tensorboard")
 def export(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs, or of a comparison or sweep.", show_default=False)],
     to: Annotated[
@@ -52,7 +52,7 @@ def export(
     write_export(runs, to, typer.echo)
 
 
-@app.command(epilog="Example: hosfl story runs/quickstart-seed0 --step client-3/17")
+@app.command(rich_help_panel=LOOK, epilog="Example: hosfl story runs/quickstart-seed0 --step client-3/17")
 def story(run: Run, step: Annotated[str, typer.Option(help="Step name, for example client-3/17.", show_default=False)]) -> None:
     """Tell everything that happened to one client step, in order."""
     from hosfl_async import assembly
@@ -64,7 +64,7 @@ def story(run: Run, step: Annotated[str, typer.Option(help="Step name, for examp
         typer.echo(line)
 
 
-@app.command(epilog="Example: hosfl replay runs/quickstart-seed0")
+@app.command(rich_help_panel=LOOK, epilog="Example: hosfl replay runs/quickstart-seed0")
 def replay(run: Run) -> None:
     """Rebuild the client half from the update log and compare its digest with the one the run ended with."""
     from hosfl_async import assembly

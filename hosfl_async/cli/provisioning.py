@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import DEPLOY, app
 from hosfl_async.cli.console import errors, wide
 from hosfl_async.cli.options import File, Overrides
 
 provision = typer.Typer(no_args_is_help=True, help="An operator's authority, the broker's files, and one kit of files for each device.")
-app.add_typer(provision, name="provision")
+app.add_typer(provision, name="provision", rich_help_panel=DEPLOY)
 
 Folder = Annotated[Path, typer.Argument(help="The operator's folder.", show_default=False)]
 Days = Annotated[int, typer.Option(help="How long certificates are valid.", min=1, max=3650)]
@@ -79,7 +79,7 @@ def revoke(folder: Folder, names: Annotated[list[str], typer.Argument(help="Devi
     typer.echo(f"copy {folder}/broker/crl.pem to the broker and restart it: open connections end with it")
 
 
-@app.command(epilog="Example: hosfl devices --set aggregator.client_steps=200")
+@app.command(rich_help_panel=DEPLOY, epilog="Example: hosfl devices --set aggregator.client_steps=200")
 def devices(
     file: File = Path("devices"),
     set_: Overrides = None,

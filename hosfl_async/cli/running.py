@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import TRAIN, app
 from hosfl_async.cli.console import Progress, errors, say, tell
 from hosfl_async.cli.options import AsJson, Control, FileUnlessResumed, Out, Overrides, Resume, Seed, Track
 from hosfl_async.errors import SettingsError
 
 
-@app.command(epilog="Example: hosfl simulate quickstart --seed 7 --set aggregator.client_steps=500")
+@app.command(rich_help_panel=TRAIN, epilog="Example: hosfl simulate quickstart --seed 7 --set aggregator.client_steps=500")
 def simulate(
     file: FileUnlessResumed = None,
     seed: Seed = None,
@@ -37,7 +37,7 @@ def simulate(
     tell(summary, as_json, progress.folder)
 
 
-@app.command(epilog="Example: hosfl live quickstart --time-scale 0.1 --broker mqtt://127.0.0.1:1883")
+@app.command(rich_help_panel=TRAIN, epilog="Example: hosfl live quickstart --time-scale 0.1 --broker mqtt://127.0.0.1:1883")
 def live(
     file: FileUnlessResumed = None,
     broker: Annotated[str, typer.Option(help="auto, mosquitto or iotcore start one; or mqtt://host:port.")] = "auto",

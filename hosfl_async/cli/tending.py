@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 
 from hosfl_async.cli.agents import ROLES
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import DEPLOY, app
 from hosfl_async.cli.console import wide
 from hosfl_async.cli.watching import HEARD_WITHIN_S, Broker, RunId, chosen
 
 _MARKS = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "wrong": "[red]WRONG[/red]"}
 
 
-@app.command(epilog="Example: hosfl doctor --config settings.toml")
+@app.command(rich_help_panel=DEPLOY, epilog="Example: hosfl doctor --config settings.toml")
 def doctor(
     config: Annotated[Path, typer.Option("--config", help="Settings file of the agent (TOML).", show_default=False)],
     role: Annotated[
@@ -54,7 +54,7 @@ def _role_of(config: Path) -> str:
     return {"aggregator": "aggregator", "split_server": "server"}.get(name, "client")
 
 
-@app.command(epilog="Example: hosfl fleet --config settings.toml --json")
+@app.command(rich_help_panel=DEPLOY, epilog="Example: hosfl fleet --config settings.toml --json")
 def fleet(
     config: Annotated[
         Path | None,

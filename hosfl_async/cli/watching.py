@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hosfl_async.cli.app import app
+from hosfl_async.cli.app import FOLLOW, app
 from hosfl_async.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ Config = Annotated[
 Every = Annotated[float, typer.Option("--every", help="Seconds between two looks.", min=0.1, max=3600)]
 
 
-@app.command(epilog="Example: hosfl watch --broker mqtt://127.0.0.1:1883 --run-id spring-1")
+@app.command(rich_help_panel=FOLLOW, epilog="Example: hosfl watch --broker mqtt://127.0.0.1:1883 --run-id spring-1")
 def watch(
     run: MaybeRun = None,
     broker: Broker = None,
@@ -190,7 +190,7 @@ def _clients(look: Look) -> Table:
     return table
 
 
-@app.command(epilog="Example: hosfl dashboard runs/quickstart-seed0 --port 0")
+@app.command(rich_help_panel=FOLLOW, epilog="Example: hosfl dashboard runs/quickstart-seed0 --port 0")
 def dashboard(
     run: MaybeRun = None,
     broker: Broker = None,

@@ -11,7 +11,7 @@ import pytest
 from command import SCENARIOS, hosfl
 from typer.testing import CliRunner
 
-from hosfl_async.cli import app
+from hosfl_async.cli.app import DEPLOY, FOLLOW, LOOK, PREPARE, TRAIN, app
 from hosfl_async.scenario import Expectations, load_scenario
 
 
@@ -116,3 +116,5 @@ def test_a_registry_out_of_reach_is_one_clear_line(tmp_path: Path) -> None:
 def test_without_a_command_there_is_help_and_nothing_that_looks_like_an_error() -> None:
     done = hosfl()
     assert done.returncode == 2 and "simulate" in done.stdout and done.stderr == ""
+    headings = [line.split(" ", 1)[1].rstrip("─╮ ") for line in done.stdout.splitlines() if line.startswith("╭─ ")]
+    assert headings == ["Options", TRAIN, LOOK, FOLLOW, PREPARE, DEPLOY], "no command stands outside of them"
