@@ -6,7 +6,6 @@ Lines that need a broker or a tool's own server are run in the files that ``told
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 import told_commands
 from test_told_commands import wrong_with
-from told_files import OWN, READY, ROOT, messages, recipes
+from told_files import OWN, READY, ROOT, WITHOUT_MAKE, messages, recipes
 from told_shell import DONE_BY_MAKE, HOSFL, KINDS, NO_LINES, NOT_RUN, OTHERS, PAGE, TOLD, is_line, kind_of, of_kind
 
 from hosfl_async import simulate
@@ -32,7 +31,7 @@ REQUIRED = pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 
 
 def done(*words: str | Path, folder: Path = ROOT, **environment: str) -> str:
-    ended = subprocess.run([*map(str, words)], cwd=folder, capture_output=True, text=True, env=os.environ | environment, check=False)
+    ended = subprocess.run([*map(str, words)], cwd=folder, capture_output=True, text=True, env=WITHOUT_MAKE | environment, check=False)
     assert ended.returncode == 0, (words, ended.stdout, ended.stderr)
     return ended.stdout
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -29,6 +30,10 @@ OWN = {
 
 READY = ("-o", ".venv/ready", "-o", ".venv/ready-test", "-o", ".venv/ready-docs")
 """Options of make: what a target needs is installed, or the tests would not run."""
+
+
+WITHOUT_MAKE = {name: value for name, value in os.environ.items() if not re.match("MAKE|MFLAGS|(PYTEST_)?OPTIONS$|SCENARIO$", name)}
+"""The environment, as if the tests were not made by make: it would hand its options and variables on."""
 
 
 class Told(NamedTuple):
@@ -84,5 +89,6 @@ def recipes(*targets: str) -> list[str]:
     """What make would type, with the environment's own folder left out; nothing where there is no make."""
     if shutil.which("make") is None:
         return []
-    done = subprocess.run(["make", "-n", *READY, *targets], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = ["make", "-n", *READY, *targets]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=WITHOUT_MAKE, check=True)
     return [line.strip().replace(".venv/bin/", "") for line in done.stdout.replace("\\\n", " ").splitlines()]
