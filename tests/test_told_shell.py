@@ -60,7 +60,8 @@ def test_the_page_tells_what_is_run_and_what_is_not() -> None:
     """CONTRIBUTING.md has every file that runs something, with beginnings of lines that it does run; and every excuse."""
     [page] = PAGE.findall((ROOT / "CONTRIBUTING.md").read_text())
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in page.splitlines() if line.startswith("| ")]
-    assert {begins.strip("`"): why for begins, why in (row for row in rows if len(row) == 2)} == {"what begins with": "why"} | NOT_RUN
+    excuses = {begins.strip("`"): why for begins, why in (row for row in rows[1:] if len(row) == 2)}
+    assert excuses == {"what begins with": "why"} | NOT_RUN, "CONTRIBUTING.md has a row for each of NOT_RUN in tests/told_shell.py"
     runs = [(begins, file.strip("`")) for begins, _, file in (row for row in rows if len(row) == 3)][1:]
     files = {kind: file for kind, (_, file) in (told_commands.KINDS | KINDS).items()}
     assert set(files.values()) <= {file for _, file in runs} and all((ROOT / "tests" / file).is_file() for _, file in runs)
