@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from operator import ne
 from typing import Any, Literal
 
 from hosfl_async.agent import (
@@ -91,7 +90,7 @@ class Aggregator:
         self.name = name
         self.counts: dict[str, int] = dict.fromkeys(
             ("received", "accepted", "duplicate", *_REFUSALS, "impostor", "over_share", "early", "joined", "join_refused", "strangers",
-             "by_deadline", "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "clipped", "distrusted",
+             "by_deadline", "digests_compared", "digests_differ", "pages", "snapshots", "peers_gone", "clipped", "distrusted", "held",
              "trust_lost", "trust_regained", "wishes_fenced",
              "targets_refused", *COUNTS), 0,
         )  # fmt: skip
@@ -279,10 +278,11 @@ class Aggregator:
         weight = staleness_weight(staleness, self._settings.staleness) if staleness >= 0 else 1.0
         too_stale = weight == 0.0
         weight *= self._participation(member)
-        if not (trusted := self._trust.trusts(sender)):
+        scalars, gradient = self._contents(message)
+        trusted, held = self._trust.trusts(sender), bool(scalars) and self._clipping.holds
+        if held or not trusted:
             weight = 0.0
-        scalars, gradient, beyond = self._contents(message)
-        contribution = Contribution(message.step, message.base_version, scalars, staleness, weight, gradient, beyond)
+        contribution = Contribution(message.step, message.base_version, scalars, staleness, weight, gradient)
         problem = "stale" if too_stale else self._try_add(contribution)
         member.remember(message.step.number, problem)
         if self._limited:
@@ -292,6 +292,7 @@ class Aggregator:
             self._refuse(sender, message, problem)
         else:
             self.counts["distrusted"] += not trusted
+            self.counts["held"] += held
             self._take(contribution)
         if self._limited:
             self._grant(self._turnstile.fill(self._now))
@@ -303,19 +304,19 @@ class Aggregator:
         contributors = self._members.contributors + (member.accepted == 0)
         return participation_weight(member.accepted + 1, (self.steps_in_log + 1) / contributors, self._settings.participation)
 
-    def _contents(self, message: Contributed) -> tuple[tuple[float, ...], bytes, int]:
-        """The scalars, clipped, and the gradient of a contribution, one of them empty; how many scalars were clipped."""
+    def _contents(self, message: Contributed) -> tuple[tuple[float, ...], bytes]:
+        """The scalars, clipped, and the gradient of a contribution, one of them empty."""
         if isinstance(message, ClientGradient):
-            return (), message.gradient.data, 0
+            return (), message.gradient.data
         bound = self._clipping.bound
         if bound == inf:
-            return message.projected_gradients, b"", 0
+            return message.projected_gradients, b""
         scalars = clipped(message.projected_gradients, bound)
         if scalars == message.projected_gradients:
-            return scalars, b"", 0
+            return scalars, b""
         self.counts["clipped"] += 1
         self._effects.append(Record("clipped", {"bound": bound}, message.step))
-        return scalars, b"", sum(map(ne, scalars, message.projected_gradients))
+        return scalars, b""
 
     def _take(self, contribution: Contribution) -> None:
         """It is in the buffer: commit if that is full."""
@@ -358,7 +359,7 @@ class Aggregator:
         contributions, terms = self._buffer.drain()
         entry = self.log.append(terms)
         for one in contributions:
-            self._clipping.learn(one.projected_gradients)
+            self._clipping.learn(one.step.client, one.projected_gradients)
         if self._settings.trust.rule != "none":
             self._judge_devices(contributions)
         self.counts["accepted"] += len(terms)
@@ -389,14 +390,10 @@ class Aggregator:
 
     def _judge_devices(self, contributions: list[Contribution]) -> None:
         """What the entry says about whom to trust; whoever lost trust by it, or won it back, stands in the journal."""
-        entry = [
-            Sighting(one.step.client, one.base_version, one.projected_gradients, one.clipped / (len(one.projected_gradients) or 1))
-            for one in contributions
-        ]
-        for turn in self._trust.learn(entry):
+        for turn in self._trust.learn([Sighting(one.step.client, one.base_version, one.projected_gradients) for one in contributions]):
             name = "trust_regained" if turn.trusted else "trust_lost"
             self.counts[name] += 1
-            values = {"score": turn.score, "clipped_share": turn.clipped_share, "comparisons": float(turn.comparisons)}
+            values = {"score": turn.score, "wanted": turn.wanted, "comparisons": float(turn.comparisons)}
             self._effects.append(Record(name, values, turn.device))
 
     def _announce_end(self) -> None:

@@ -57,6 +57,9 @@ class ClippingSettings:
     """Of the median rule: scalars it is taken of."""
     window_min: Annotated[int, Ge(1)] = 100
     """Of the median rule: nothing is clipped before so many scalars are in the window. More than window: nothing ever."""
+    held_devices: Annotated[int, Ge(0), Le(1_000_000)] = 0
+    """Of the median rule, in place of window_min: until a contribution of so many devices is in the log, all are there with weight 0, so
+    that liars who are many among the first cannot set the scale. More than twice the liars to be feared. 0: the first count as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,19 +70,17 @@ class TrustSettings:
 
     rule: Literal["none", "peers"] = "none"
     """peers: each device has a score, the decayed mean of the cosine of its scalars with every other device's at the same base version. Who
-    has a low one, or nearly always needs clipping, is distrusted: in the log with weight 0, until it agrees again."""
-    distrust_below: Annotated[float, Ge(-1), Le(1)] = -0.1
-    """The score under which a device is distrusted."""
-    trust_from: Annotated[float, Ge(-1), Le(1)] = 0.1
-    """The score at which a distrusted device is trusted again."""
-    comparisons_min: Annotated[int, Ge(1)] = 20
-    """Comparisons before a device is judged by its score."""
-    clipped_share_max: Annotated[float, Ge(0), Le(1)] = 0.8
-    """The mean share of a device's scalars that aggregator.clipping may change before it is distrusted. 1: any."""
-    contributions_min: Annotated[int, Ge(1)] = 4
-    """Contributions before a device is judged by that share."""
+    has a low one is distrusted: in the log with weight 0, until it agrees again."""
+    agreement_min_share: Annotated[float, Ge(0), Le(1)] = 0.5
+    """The part of the fleet's mean agreement, in the comparisons of the same time, that a device must reach."""
+    distrust_deviations: Annotated[float, Ge(0)] = 2.5
+    """A device is distrusted when its score is so many standard errors below that."""
+    trust_deviations: Annotated[float, Ge(0)] = 1.0
+    """It is trusted again when its score is so many standard errors above that."""
+    comparisons_min: Annotated[int, Ge(1)] = 10
+    """Comparisons before a device is judged."""
     memory_observations: Annotated[float, Ge(1), Le(1e6)] = 200.0
-    """A comparison, or a contribution, so many ago counts 1/e of the latest."""
+    """A comparison so many ago counts 1/e of the latest."""
     distrusted_share_max: Annotated[float, Ge(0), Lt(0.5)] = 0.4
     """Of the devices that can be judged, the part that is distrusted at one time at most; the others keep their trust."""
     versions_max: Annotated[int, Ge(1), Le(65536)] = 64

@@ -28,8 +28,6 @@ class Contribution(Struct, frozen=True, gc=False):
     staleness: int
     weight: float
     gradient: bytes = b""
-    clipped: int = 0
-    """Of the scalars, those that had to be clipped."""
 
 
 class UpdateBuffer:
@@ -83,7 +81,11 @@ class UpdateBuffer:
         if self._shared:
             return ordered, self._shared_terms(ordered, divisor)
         scaled, self._scaled = self._scaled, {}
-        return ordered, tuple(Term(one.step, one.base_version, *(scaled.get(one.step) or self._scale(one, divisor))) for one in ordered)
+        return ordered, tuple(Term(one.step, one.base_version, *self._own_terms(one, scaled, divisor)) for one in ordered)
+
+    def _own_terms(self, one: Contribution, scaled: dict[StepId, tuple[bytes, bytes]], divisor: float) -> tuple[bytes, bytes]:
+        """Coefficients and gradient of a contribution that is combined with no other; what weighs nothing has neither."""
+        return (scaled.get(one.step) or self._scale(one, divisor)) if one.weight else (b"", b"")
 
     def _shared_terms(self, ordered: list[Contribution], divisor: float) -> tuple[Term, ...]:
         """Steps of one base version probed the same directions: the first of them carries the coefficients of all, the others none.

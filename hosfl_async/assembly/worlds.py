@@ -268,11 +268,9 @@ _SHARED = st.fixed_dictionaries(
 _TRUST = st.fixed_dictionaries(
     {
         "rule": st.sampled_from(["none", "peers"]),
-        "distrust_below": st.sampled_from([-0.1, 0.5]),
-        "trust_from": st.sampled_from([0.5, 0.9]),
+        "agreement_min_share": st.sampled_from([0.5, 1.0]),
+        "distrust_deviations": st.sampled_from([3.0, 0.0]),
         "comparisons_min": st.integers(1, 2),
-        "contributions_min": st.integers(1, 2),
-        "clipped_share_max": st.sampled_from([0.8, 0.2]),
         "memory_observations": st.sampled_from([200.0, 2.0]),
         "distrusted_share_max": st.just(0.49),
         "versions_max": st.integers(1, 3),
@@ -327,7 +325,11 @@ def _aggregators(draw: Any, clients: int, *, synchronous: bool, over_selected: b
         "divide_by": draw(st.sampled_from(["buffer_contributions", "weights"])),
         "device_share_max": draw(st.sampled_from([1.0, 1.0, 0.5])),
         "participation": {"rule": draw(st.sampled_from(["any", "capped", "inverse"]))},
-        "clipping": {"rule": draw(st.sampled_from(["none", "fixed", "median"])), "window_min": draw(st.integers(1, 8))},
+        "clipping": {
+            "rule": draw(st.sampled_from(["none", "fixed", "median"])),
+            "window_min": draw(st.integers(1, 8)),
+            "held_devices": draw(st.sampled_from([0, 0, 2])),
+        },
         "page_entries_max": draw(st.integers(1, 4)),
         "entries_kept_max": draw(st.integers(1, 8)),
         "snapshot_every_versions": draw(st.integers(1, 6)),

@@ -257,6 +257,8 @@ class Reference:
         theta[:] = self.theta_c[version - 1] if plain else 0
         for step, weight in self._combined(weights) if self.shared else weights:
             done = self.steps.pop(step)
+            if not weight:
+                continue
             if done.gradient:
                 packed = scaled_gradient(done.gradient, learning_rate=rate, weight=weight, contributions=divisor)
                 theta -= np.frombuffer(packed, "<f4")

@@ -15,7 +15,7 @@ from hosfl_async.agents.clipping import Clipping
 from hosfl_async.agents.participation import participation_weight
 from hosfl_async.agents.settings import ClippingSettings, ParticipationSettings
 from hosfl_async.messages import EntryCommitted, ProjectedGradients, StepId, Term
-from hosfl_async.scaling import clipped
+from hosfl_async.scaling import clipped, unpack_coefficients
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -32,7 +32,8 @@ def test_the_bound_is_a_multiple_of_the_median_of_the_latest_scalars(entries: li
     clipping = Clipping(ClippingSettings(rule="median", factor=factor, window=window, window_min=window_min))
     seen: list[float] = []
     for values in entries:
-        clipping.learn(values)
+        clipping.learn("a", values)
+        assert not clipping.holds
         seen += map(abs, values)
         latest = seen[-window:]
         median = median_high(latest) if latest else 0.0
@@ -44,7 +45,7 @@ def test_the_bound_is_a_multiple_of_the_median_of_the_latest_scalars(entries: li
 def test_fewer_than_half_wild_scalars_do_not_move_the_bound_far(honest: list[float], data: st.DataObject) -> None:
     wild = data.draw(st.lists(st.floats(1e3, 1e30), max_size=len(honest) - 2))
     clipping = Clipping(ClippingSettings(rule="median", factor=5.0, window=1000, window_min=1))
-    clipping.learn(data.draw(st.permutations(honest + wild)))
+    clipping.learn("a", data.draw(st.permutations(honest + wild)))
     assert 0.5 * 5.0 <= clipping.bound <= 2.0 * 5.0
 
 
@@ -76,6 +77,46 @@ def test_entries_do_not_depend_on_the_order_of_arrival_within_them(values: list,
 
     found = [entries(order) for order in permutations(range(3))]
     assert len(found[0]) == 3 and all(one == found[0] for one in found)
+
+
+# -- before there is a scale --------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0.5, 2.0)), max_size=20), st.integers(1, 6))
+def test_nothing_counts_until_so_many_devices_were_seen_once_each(heard: list, devices: int) -> None:
+    clipping = Clipping(ClippingSettings(rule="median", factor=2.0, held_devices=devices))
+    first: dict[str, float] = {}
+    for device, value in heard:
+        if len(first) < devices:
+            assert clipping.holds and clipping.bound == inf
+            first.setdefault(device, value)
+        else:
+            assert not clipping.holds and clipping.bound < inf
+        clipping.learn(device, [value])
+        if len(first) == devices and len(clipping._sorted) == devices:
+            assert clipping.bound == 2.0 * median_high(first.values())
+    assert len(clipping._seen) <= devices
+
+
+@pytest.mark.parametrize("divide_by", ["buffer_contributions", "weights"])
+@pytest.mark.parametrize("directions", ["per_step", "per_version"])
+def test_liars_who_are_the_most_of_the_first_entry_move_nothing_and_do_not_set_the_scale(directions: str, divide_by: str) -> None:
+    """Three of seven lie, and are all of the first entry: a median over it, and a bound learnt from it, would be theirs."""
+    rule = ClippingSettings(rule="median", factor=2.0, window_min=2, held_devices=7)
+    names, lying = "abcdefg", "abc"
+    changes = {"clipping": rule, "buffer_contributions": 3, "learning_rate": 1.0, "location": "median", "directions": directions}
+    made = host(names, divide_by=divide_by, **changes, client_steps=10_000)
+    for number in (1, 2, 3):
+        for name in names:
+            scale = 1e6 if name in lying else 1.0
+            made.say(name, ProjectedGradients(StepId(name, 1, number), made.agent.log.head, (scale, -scale)))
+    entries = [record.entry.terms for record in made.records if isinstance(record, EntryCommitted)]
+    held = [term for terms in entries for term in terms if not term.coefficients]
+    assert made.agent.counts["held"] == 9, "the seventh is heard in the third entry"
+    assert [term.coefficients for terms in entries[:3] for term in terms] == [b""] * 9 == [term.coefficients for term in held[:9]]
+    sizes = [abs(value) for terms in entries[3:] for term in terms for value in unpack_coefficients(term.coefficients)]
+    assert sizes and max(sizes) <= 2.0, "at most twice the honest median"
+    assert made.agent.counts["accepted"] == 21
 
 
 # -- participation ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from toy import LABELS, SIZE, numbers
 
 from hosfl_async.agent import JobFailed, Received, Started, TimerFired
 from hosfl_async.agents import Aggregator
+from hosfl_async.agents.settings import ClippingSettings
 from hosfl_async.jobs import (
     BackPropagate,
     FeedBack,
@@ -98,8 +99,9 @@ def test_an_unanswered_gradient_is_repeated_byte_for_byte() -> None:
     assert client.sent() == first
 
 
-def test_gradients_become_terms_scaled_by_the_one_rule() -> None:
-    made = joined(learning_rate=0.5)
+@pytest.mark.parametrize("clipping", [ClippingSettings(), ClippingSettings(rule="median", held_devices=2)], ids=["plain", "held scalars"])
+def test_gradients_become_terms_scaled_by_the_one_rule(clipping: ClippingSettings) -> None:
+    made = joined(learning_rate=0.5, clipping=clipping)
     made.say("a", dense(1))
     made.say("b", dense(1, client="b"))
     [entry] = [record.entry for record in made.records if isinstance(record, EntryCommitted)]

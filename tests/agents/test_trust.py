@@ -6,6 +6,7 @@ from itertools import permutations
 from math import sqrt
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import settings as drawing
@@ -22,22 +23,16 @@ vectors = st.lists(ordinary, min_size=3, max_size=3).map(tuple)
 settings = st.builds(
     TrustSettings,
     rule=st.just("peers"),
-    distrust_below=st.sampled_from([-0.5, -0.1, 0.3]),
-    trust_from=st.sampled_from([0.0, 0.5]),
+    agreement_min_share=st.sampled_from([0.0, 0.3, 0.5]),
+    distrust_deviations=st.sampled_from([0.5, 3.0]),
+    trust_deviations=st.sampled_from([0.0, 1.0]),
     comparisons_min=st.integers(1, 6),
     memory_observations=st.sampled_from([1.0, 4.0, 100.0]),
-    clipped_share_max=st.sampled_from([0.3, 0.8]),
-    contributions_min=st.integers(1, 3),
     distrusted_share_max=st.sampled_from([0.0, 0.2, 0.49]),
     versions_max=st.integers(1, 3),
     vectors_max=st.integers(1, 4),
 )
-entry = st.lists(
-    st.tuples(
-        st.sampled_from("abcdef"), st.integers(0, 6), st.lists(finite, min_size=2, max_size=2).map(tuple), st.sampled_from([0.0, 0.5, 1.0])
-    ),
-    max_size=6,
-)
+entry = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 6), st.lists(finite, min_size=2, max_size=2).map(tuple)), max_size=6)
 
 
 def flipped(vector: tuple[float, ...]) -> tuple[float, ...]:
@@ -55,10 +50,9 @@ def test_scores_are_cosines_and_everything_that_is_kept_has_its_bound(chosen: Tr
         for turn in learned(trust, sorted(each)):
             assert turn.trusted != trusted[turn.device]
             if turn.trusted:
-                assert turn.score >= chosen.trust_from and turn.clipped_share <= chosen.clipped_share_max / 2
+                assert turn.score - chosen.trust_deviations * turn.error > turn.wanted
             else:
-                disagrees = turn.comparisons >= chosen.comparisons_min and turn.score < chosen.distrust_below
-                assert disagrees or turn.clipped_share > chosen.clipped_share_max
+                assert turn.comparisons >= chosen.comparisons_min and turn.score + chosen.distrust_deviations * turn.error < turn.wanted
             trusted[turn.device] = turn.trusted
         assert [trust.trusts(device) for device in trusted] == [*trusted.values()]
         assert all(abs(trust.score(device)) <= 1 + 1e-12 for device in trusted)
@@ -111,6 +105,26 @@ def test_the_score_is_the_decayed_mean_of_the_cosines_with_those_who_are_trusted
     assert trust.score("d") == 0.0 and trust.vectors == 3
 
 
+def test_noise_is_found_after_many_comparisons_and_faint_agreement_is_not_held_against_the_honest() -> None:
+    """Honest vectors of 20 scalars agree by a cosine of about 0.2, one of them by less; two devices send noise."""
+    drawn = np.random.default_rng(5)
+    trust, lost = Trust(TrustSettings(rule="peers")), {}
+    for version in range(60):
+        truth = drawn.normal(0, 1, 20)
+        agreement = {name: 0.0 if name in "ab" else 0.25 if name == "c" else 0.5 for name in "abcdefghij"}
+        for turn in learned(trust, [(name, version, tuple(drawn.normal(share * truth, 1))) for name, share in agreement.items()]):
+            lost.setdefault(turn.device, turn)
+    assert lost.keys() == {"a", "b"} and not trust.trusts("a") and not trust.trusts("b")
+    assert all(turn.comparisons > 30 for turn in lost.values()), "chance does as much as that in fewer"
+    assert 0 < trust.score("c") < trust.score("d")
+
+
+def test_two_devices_alone_judge_nobody() -> None:
+    trust = Trust(TrustSettings(rule="peers", comparisons_min=1, distrust_deviations=0.0, distrusted_share_max=0.49))
+    for version in range(20):
+        assert not learned(trust, [("a", version, (1.0, 0.0)), ("b", version, (-1.0, 0.0))])
+
+
 def test_a_device_that_mends_its_ways_is_trusted_again() -> None:
     trust = Trust(TrustSettings(rule="peers", comparisons_min=4, memory_observations=8.0))
     turns = []
@@ -118,7 +132,7 @@ def test_a_device_that_mends_its_ways_is_trusted_again() -> None:
         lie = -1.0 if version < 5 else 1.0
         turns += learned(trust, [("a", version, (lie,)), *((name, version, (1.0,)) for name in "bcdef")])
     assert [(turn.device, turn.trusted) for turn in turns] == [("a", False), ("a", True)]
-    assert turns[0].score < -0.1 and turns[1].score >= 0
+    assert turns[0].score < turns[0].wanted <= 0.5 < turns[1].score
 
 
 def test_liars_do_not_vouch_for_each_other() -> None:
@@ -140,17 +154,6 @@ def test_a_vector_beyond_the_bound_is_compared_and_not_kept() -> None:
     for version in (1, 2):
         learned(trust, [("a", version, (1.0, 1.0))])
     assert trust.vectors == 2, "version 0 is forgotten"
-
-
-def test_who_is_clipped_nearly_always_is_distrusted_until_that_is_over() -> None:
-    trust = Trust(TrustSettings(rule="peers", contributions_min=3, memory_observations=4.0, comparisons_min=1))
-    turns = []
-    for version in range(12):
-        turns += trust.learn([Sighting(name, version, (1.0, 1.0), float(name == "a" and version < 5)) for name in "abcd"])
-    assert [(turn.device, turn.trusted) for turn in turns] == [("a", False), ("a", True)]
-    assert turns[0].clipped_share == 1.0 and turns[1].clipped_share <= 0.4
-    borderline = Trust(TrustSettings(rule="peers", contributions_min=1))
-    assert not [turn for version in range(9) for turn in borderline.learn([Sighting(name, version, (1.0,), 0.8) for name in "abcd"])]
 
 
 # -- at the aggregator ---------------------------------------------------------------------------------
@@ -213,7 +216,14 @@ def test_a_wild_scalar_of_a_distrusted_device_is_malformed_as_anybodys() -> None
 @given(st.lists(st.tuples(vectors, st.integers(0, 1)), min_size=12, max_size=12))
 def test_entries_do_not_depend_on_the_order_of_arrival_within_them(drawn: list) -> None:
     def entries(order: tuple[int, ...]) -> list[tuple[Term, ...]]:
-        chosen = TrustSettings(rule="peers", comparisons_min=1, distrust_below=0.2, distrusted_share_max=0.49, memory_observations=3.0)
+        chosen = TrustSettings(
+            rule="peers",
+            comparisons_min=1,
+            agreement_min_share=1.0,
+            distrust_deviations=0.0,
+            distrusted_share_max=0.49,
+            memory_observations=3.0,
+        )
         made = host(**{**RULES, "trust": chosen, "probes": 3, "buffer_contributions": 3, "clipping": ClippingSettings(rule="fixed")})
         for number in range(1, 5):
             for client in order:

@@ -185,8 +185,9 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         [
             'shared.directions="per_version"',
             'aggregator.location="median"',
-            'aggregator.trust={rule="peers", distrust_below=0.2, trust_from=0.3, comparisons_min=1}',
+            'aggregator.trust={rule="peers", agreement_min_share=1.0, distrust_deviations=0, comparisons_min=1}',
         ],
+        ['aggregator.clipping={rule="median", held_devices=12}', 'aggregator.divide_by="weights"'],
         ['server.staleness.rule="polynomial"', 'aggregator.staleness.rule="hinge"'],
         ["network.loss=0.1", "network.duplication=0.1", "network.reordering=0.2", "aggregator.buffer_deadline_s=3"],
         ["method=sfl_first_order", "network.loss=0.1"],
@@ -223,6 +224,7 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         "shared median",
         "shared trimmed mean",
         "shared median of the trusted",
+        "held at first",
         "staleness",
         "lossy",
         "first order",
