@@ -61,7 +61,7 @@ PLACEHOLDERS = {
     r"--steps S\b": "--steps 40",
     r"KEY=VALUE": "shared.directions=per_version",
     r"\bRULES\b": "--set shared.directions=per_step --set aggregator.location=mean --set aggregator.clipping.rule=none"
-    " --set aggregator.trust.rule=none",
+    " --set aggregator.clipping.held_devices=0 --set aggregator.trust.rule=none",
 }
 """What stands for something that the reader chooses, and a choice."""
 

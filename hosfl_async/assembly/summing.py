@@ -34,6 +34,7 @@ def counts_of(agents: AgentCounts, dropped: int) -> dict[str, int]:
         "late": aggregator["late"],
         "clipped": aggregator["clipped"],
         "distrusted": aggregator["distrusted"],
+        "held": aggregator["held"],
         "places_expired": aggregator["places_expired"],
         "wishes_dropped": aggregator["wishes_dropped"],
         "by_deadline": aggregator["by_deadline"],

@@ -17,8 +17,8 @@ from hosfl_async.report.recorder import Evaluation
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MISHAPS = ("duplicate", "stale", "refused", "late", "clipped", "distrusted", "smashed_duplicate", "smashed_refused", "dropped", "retried",
-           "abandoned")  # fmt: skip
+MISHAPS = ("duplicate", "stale", "refused", "late", "clipped", "distrusted", "held", "smashed_duplicate", "smashed_refused", "dropped",
+           "retried", "abandoned")  # fmt: skip
 """Counts of what was refused, lost or done again: those of docs/summary.md that a quiet run has at zero."""
 
 
