@@ -186,7 +186,7 @@ def small_scenarios(draw: Any) -> Scenario:
     tables = {
         "name": "generated",
         "method": method,
-        "task": draw(_TOKEN_TASKS if method == "skip_feedback" else _TASKS),
+        "task": draw(_TOKEN_TASKS if method == "skip_feedback" else _TASKS | _TOKEN_TASKS if method == "sfl_zeroth_order" else _TASKS),
         "shared": draw(_SHARED) | ({"probes": 0} if method == "frozen_client" else {}),
         "client": draw(_CLIENT),
         "server": draw(_SERVER),

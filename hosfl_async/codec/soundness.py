@@ -87,21 +87,22 @@ def _check_smashed_data(message: SmashedData) -> None:
     _check_tensor(message.labels, "SmashedData.labels", "int64", 1)
     samples = _samples(message.activations, "SmashedData.activations")
     labels = message.labels.shape[0]
-    if labels != samples and (not labels or samples % labels or message.activations.lengths):  # a multiple: perturbed forwards, too
+    if labels != samples and (not labels or samples % labels):  # a multiple: perturbed forwards, too
         raise Unsound("SmashedData.labels", f"{samples} labels, one per sample", str(labels))
 
 
 def _samples(tensor: Tensor, where: str) -> int:
-    """How many samples the rows of a tensor belong to."""
+    """How many samples the rows of a tensor belong to. Lengths are those of one batch, of which there may be several."""
     if not tensor.lengths:
         return tensor.shape[0]
     if len(tensor.lengths) % 2:
         raise Unsound(f"{where}.lengths", "whole uint16", f"{len(tensor.lengths)} bytes")
     lengths = np.frombuffer(tensor.lengths, "<u2")
-    if not lengths.all() or lengths.sum(dtype=np.int64) != tensor.shape[0]:
-        found = f"{lengths.sum(dtype=np.int64)} rows in samples of {lengths.min()} to {lengths.max()}"
+    rows = int(lengths.sum(dtype=np.int64))
+    if not lengths.all() or not tensor.shape[0] or tensor.shape[0] % rows:
+        found = f"{rows} rows in samples of {lengths.min()} to {lengths.max()}"
         raise Unsound(f"{where}.lengths", f"{tensor.shape[0]} rows in samples of at least 1", found)
-    return len(lengths)
+    return len(lengths) * (tensor.shape[0] // rows)
 
 
 def _check_dual_variable(message: DualVariable) -> None:

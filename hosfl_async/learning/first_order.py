@@ -208,10 +208,10 @@ class ServerTrainer:
             correct = int((logits.argmax(dim=1) == labels).sum())
             return correct, float(cross_entropy(logits, labels, reduction="sum"))
 
-    def forward(self, activations: Tensor) -> NDArray[np.float32]:
-        """Logits of a batch, at the vector that is bound."""
+    def forward(self, activations: Tensor, lengths: Tensor | None = None) -> NDArray[np.float32]:
+        """Logits of a batch, at the vector that is bound; ``lengths`` beside sequences."""
         with torch.inference_mode():
-            logits: NDArray[np.float32] = self._half.module(activations).numpy()
+            logits: NDArray[np.float32] = self._half.module(activations, *(() if lengths is None else (lengths,))).numpy()
         return logits
 
     def bind(self, vector: Vector) -> None:

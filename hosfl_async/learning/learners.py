@@ -384,10 +384,12 @@ class ServerLearner(_Follower):
 
     def _estimate(self, job: jobs.Estimate) -> jobs.BackwardDone:
         activations = received(job.activations, (None, *self._model.cut_shape), f"activations of step {job.step}")
-        labels = self._known_labels(job, job.labels.shape[0] if job.labels.shape else 0)
-        if len(activations) < 2 * len(labels) or len(activations) % len(labels):
+        lengths = self._lengths(job)
+        labels = self._known_labels(job, (job.labels.shape[0] if job.labels.shape else 0) if lengths is None else len(lengths))
+        rows = len(labels) if lengths is None else int(lengths.sum())
+        if len(activations) < 2 * rows or len(activations) % rows:
             raise LearnerError(f"activations of step {job.step}: expected those of perturbed forwards beside the anchor's, batch by batch")
-        found, loss = self._forward_only().estimate(to_torch(activations), labels, job.step, job.weight, job.steps)
+        found, loss = self._forward_only().estimate(to_torch(activations), labels, job.step, job.weight, job.steps, lengths=lengths)
         return jobs.BackwardDone(step=job.step, dual=to_data(np.array(found, np.float32)), loss=loss)
 
     def _evaluate_dual(self, job: jobs.EvaluateDual) -> jobs.BackwardDone:
@@ -414,6 +416,8 @@ class ServerLearner(_Follower):
     def _received(self, job: jobs.Backward | jobs.EvaluateDual) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         activations = received(job.activations, (None, *self._model.cut_shape), f"activations of step {job.step}")
         lengths = self._lengths(job)
+        if lengths is not None and int(lengths.sum()) != len(activations):
+            raise LearnerError(f"activations of step {job.step}: {int(lengths.sum())} tokens in all, but {len(activations)} rows")
         return to_torch(activations), self._known_labels(job, len(activations if lengths is None else lengths)), lengths
 
     def _known_labels(self, job: jobs.Backward | jobs.Estimate | jobs.EvaluateDual, samples: int) -> torch.Tensor:
@@ -422,11 +426,11 @@ class ServerLearner(_Follower):
             raise LearnerError(f"labels of step {job.step}: expected at least one, each from 0 to {self._data.classes - 1}")
         return to_torch(labels)
 
-    def _lengths(self, job: jobs.Backward | jobs.EvaluateDual) -> torch.Tensor | None:
+    def _lengths(self, job: jobs.Backward | jobs.Estimate | jobs.EvaluateDual) -> torch.Tensor | None:
         lengths, expected = from_bytes(job.activations.lengths), self._data.train_images.shape[1]
         if (lengths is not None) != self._model.sequences:
             raise LearnerError(f"activations of step {job.step}: lengths of samples are {'missing' if lengths is None else 'not expected'}")
-        if lengths is not None and (int(lengths.max()) > expected or int(lengths.sum()) != job.activations.shape[0]):
+        if lengths is not None and int(lengths.max()) > expected:
             raise LearnerError(f"activations of step {job.step}: samples of up to {lengths.max()} tokens, {expected} are the most")
         return lengths
 

@@ -218,7 +218,7 @@ class Reference:
         """The server, by forward passes only, answers with the slopes of the loss and moves along directions of its own."""
         done = self.steps[step]
         sent = torch.tensor(np.concatenate([done.activations, *done.perturbed]))
-        found, loss = self.zeroth_order_server.estimate(sent, done.labels, step, weight, steps)
+        found, loss = self.zeroth_order_server.estimate(sent, done.labels, step, weight, steps, lengths_beside(done.batch))
         done.projected_gradients = tuple(float(np.float32(slope)) for slope in found)
         self.losses.append(loss)
 

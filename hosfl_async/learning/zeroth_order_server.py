@@ -33,20 +33,24 @@ class ZerothOrderTrainer:
         self._perturber = Perturber()
         self._scratch, self._gradient = (aligned_vector(trainer.theta.size) for _ in range(2))
 
-    def estimate(self, activations: Tensor, labels: Tensor, step: StepId, weight: float = 1.0, steps: int = 1) -> tuple[list[float], float]:
-        """``activations``: (1 + P) batches, the anchor's first. The slopes, and the loss at the anchor; then ``steps`` steps of the server
-        half, whose estimate counts ``weight`` times. Raises ``LearnerError``, changing nothing, if a slope is not finite.
+    def estimate(
+        self, activations: Tensor, labels: Tensor, step: StepId, weight: float = 1.0, steps: int = 1, lengths: Tensor | None = None
+    ) -> tuple[list[float], float]:
+        """``activations``: (1 + P) batches, the anchor's first; ``lengths``, of sequences, are those of one batch. The slopes, and the loss
+        at the anchor; then ``steps`` steps of the server half, whose estimate counts ``weight`` times. Raises ``LearnerError``, changing
+        nothing, if a slope is not finite.
         """
-        anchor, *probes = activations.split(len(labels))  # type: ignore[no-untyped-call]
+        rows = len(labels) if lengths is None else int(lengths.sum())
+        anchor, *probes = activations.split(rows)  # type: ignore[no-untyped-call]
         theta, known = self._trainer.theta, labels.numpy()
-        base = self._logits(anchor)
-        found = slopes(base, map(self._logits, probes), known, self._mu)
+        base = self._trainer.forward(anchor, lengths)
+        found = slopes(base, (self._trainer.forward(probe, lengths) for probe in probes), known, self._mu)
         if not np.isfinite(found).all():
             raise LearnerError(f"step {step}: a slope of the loss is not finite")
         for number in range(steps):
             self._gradient.fill(0)
             keys = [direction_key(self._key, step, number * len(probes) + probe) for probe in range(len(probes))]
-            own = slopes(self._logits(anchor), (self._moved(key, anchor) for key in keys), known, self._mu)
+            own = slopes(self._trainer.forward(anchor, lengths), (self._moved(key, anchor, lengths) for key in keys), known, self._mu)
             self._trainer.bind(theta)
             if not np.isfinite(own).all():
                 break
@@ -55,10 +59,7 @@ class ZerothOrderTrainer:
             self._trainer.apply(self._gradient)
         return list(found), mean_loss(base, known)
 
-    def _moved(self, key: bytes, anchor: Tensor) -> Logits:
+    def _moved(self, key: bytes, anchor: Tensor, lengths: Tensor | None) -> Logits:
         self._perturber.add_scaled_direction(self._trainer.theta, key, self._mu, out=self._scratch)
         self._trainer.bind(self._scratch)
-        return self._logits(anchor)
-
-    def _logits(self, activations: Tensor) -> Logits:
-        return self._trainer.forward(activations)
+        return self._trainer.forward(anchor, lengths)

@@ -123,6 +123,14 @@ def test_bytes_by_kind_names_what_travels() -> None:
     assert bytes_by_kind(m.Accepted(STEP, 1, 1), 90) == {"control": 90}
 
 
+def test_lengths_are_those_of_one_batch_of_several() -> None:
+    """An anchor's activations and those of two perturbed forward passes."""
+    sent = m.SmashedData(STEP, 0, ragged(9, 1, 2), labels(2))
+    for name in readers_of(sent):
+        assert DECODERS[name].decode(encode("a", sent)) == ("a", sent)
+    assert readers_of(sent)
+
+
 # -- what is refused ----------------------------------------------------------------------------------
 
 
@@ -173,6 +181,7 @@ UNSOUND: dict[str, tuple[m.Message, str]] = {
     "lengths that would wrap around": (m.SmashedData(STEP, 0, ragged(2, *[1] * 2, *[65535] * 65536), labels(65538)), "expected 2 rows"),
     "a sample without rows": (m.SmashedData(STEP, 0, ragged(2, 2, 0), labels(2)), "in samples of at least 1, found .* of 0 to 2"),
     "half a length": (m.SmashedData(STEP, 0, m.Tensor("float32", (1,), bytes(4), b"", b"\1"), labels(1)), "whole uint16"),
+    "lengths of a batch and a half": (m.SmashedData(STEP, 0, ragged(5, 1, 2), labels(2)), "lengths: expected 5 rows.*found 3 rows"),
     "labels of rows": (m.SmashedData(STEP, 0, ragged(3, 1, 2), labels(3)), "2 labels, one per sample, found 3"),
     "lengths of a dual": (m.DualVariable(STEP, 0, ragged(3, 1, 2)), "dual: expected no lengths, found 4 bytes"),
     "lengths of labels": (

@@ -49,7 +49,9 @@ def assert_sound(value: Any) -> None:
     elif isinstance(value, m.SmashedData):
         assert value.labels.dtype == "int64"
         rows = [number for (number,) in struct.iter_unpack("<H", value.activations.lengths)] or [1] * value.activations.shape[0]
-        assert value.labels.shape == (len(rows),) and rows and all(rows) and value.activations.shape[0] == sum(rows)
+        batches, beyond = divmod(value.activations.shape[0], sum(rows))
+        assert rows and all(rows) and batches and not beyond and len(value.labels.shape) == 1
+        assert value.labels.shape[0] and len(rows) * batches % value.labels.shape[0] == 0
     elif isinstance(value, m.LogEntry):
         keys = [(term.step.client, term.step.incarnation, term.step.number) for term in value.terms]
         assert keys == sorted(set(keys))
