@@ -621,6 +621,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             scenario.shared,
             probes=max(1, scenario.shared.probes),
             estimator="dual_projection",
+            stop_at_accuracy=0.0,
             retry=replace(scenario.shared.retry, first_s=1.0, max_s=2.0),
         )
         aggregator = replace(scenario.aggregator, buffer_contributions=1, clients_max=10**9, cohort=0, cohort_extra=0, location="mean")
