@@ -197,7 +197,7 @@ def test_synchronous_first_order_is_the_plain_loop() -> None:
         ["client.dual_reuse=3", "network.loss=0.1"],
         ["server.steps_per_activation=3"],
         ["method=sfl_zeroth_order", "network.loss=0.1", "server.steps_per_activation=2", 'server.staleness.rule="polynomial"'],
-        [*TOKENS, "method=sfl_zeroth_order", "network.loss=0.1", "server.steps_per_activation=2"],
+        [*TOKENS, "method=sfl_zeroth_order", "network.loss=0.1", "server.steps_per_activation=2", "shared.probes=4"],
         ["method=fedbuff_first_order", "network.loss=0.1", "client.local_steps=3"],
         ["method=decomfl", "aggregator.buffer_deadline_s=600"],
         ["method=decomfl", "aggregator.cohort=12", 'aggregator.clipping.rule="median"', "aggregator.buffer_deadline_s=30"],
