@@ -224,10 +224,6 @@ WRONG = {
         SMALL + '[aggregator.clipping]\nrule = "median"\nheld_devices = 6\n',
         [":6: aggregator.clipping.held_devices", "nothing would ever count", "at most 5 (clients)", "found 6"],
     ),
-    "held by a fixed bound": (
-        SMALL + '[aggregator.clipping]\nrule = "fixed"\nheld_devices = 5\n',
-        [":6: aggregator.clipping.held_devices", "needs to hear nobody first", "expected 0"],
-    ),
     "a rate that adamw would normalise away": (
         SMALL + '[aggregator]\nlearning_rate_final_share = 0.1\n[update]\nrule = "adamw"\n',
         [":5: aggregator.learning_rate_final_share", "normalised away", "expected 1", "found 0.1", "momentum"],

@@ -10,7 +10,7 @@ bounds what comes; a median of them holds while fewer than half of these devices
 
 The window learns at commits only, in the entry's canonical order, and from the clipped values: the order of arrival within an entry leaves
 no trace, and the bound grows by at most its factor while the window turns over once. It is soft state: after a restart nothing is clipped
-until ``window_min`` scalars are in the log anew.
+until ``window_min`` scalars are in the log anew, and with ``held_devices`` nothing counts until so many devices were heard again.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class TrustSettings:
     """peers: each device has a score, the decayed mean of the cosine of its scalars with every other device's at the same base version. Who
     has a low one is distrusted: in the log with weight 0, until it agrees again."""
     agreement_min_share: Annotated[float, Ge(0), Le(1)] = 0.5
-    """The part of the fleet's mean agreement, in the comparisons of the same time, that a device must reach."""
+    """The part that a device must reach of the median score of the trusted devices of which the entry says something."""
     distrust_deviations: Annotated[float, Ge(0)] = 2.5
     """A device is distrusted when its score is so many standard errors below that."""
     trust_deviations: Annotated[float, Ge(0)] = 1.0

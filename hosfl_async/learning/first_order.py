@@ -211,7 +211,7 @@ class ServerTrainer:
     def forward(self, activations: Tensor, lengths: Tensor | None = None) -> NDArray[np.float32]:
         """Logits of a batch, at the vector that is bound; ``lengths`` beside sequences."""
         with torch.inference_mode():
-            logits: NDArray[np.float32] = self._half.module(activations, *(() if lengths is None else (lengths,))).numpy()
+            logits: NDArray[np.float32] = self._logits(activations, lengths).numpy()
         return logits
 
     def bind(self, vector: Vector) -> None:

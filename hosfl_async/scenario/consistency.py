@@ -108,16 +108,14 @@ def _buffer(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
 
 
 def _held(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
-    clipping, path = scenario.aggregator.clipping, ("aggregator", "clipping", "held_devices")
-    if not clipping.held_devices:
-        return
-    if clipping.rule != "median":
+    clipping = scenario.aggregator.clipping
+    if clipping.rule == "median" and clipping.held_devices > scenario.clients:
         yield source.problem(
-            path, f"clipping by rule {clipping.rule} needs to hear nobody first", expected="0", found=f"{clipping.held_devices}"
+            ("aggregator", "clipping", "held_devices"),
+            "so many devices are never heard: nothing would ever count",
+            expected=f"at most {scenario.clients} (clients)",
+            found=f"{clipping.held_devices}",
         )
-    if clipping.held_devices > scenario.clients:
-        problem = "so many devices are never heard: nothing would ever count"
-        yield source.problem(path, problem, expected=f"at most {scenario.clients} (clients)", found=f"{clipping.held_devices}")
 
 
 def _shares(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
