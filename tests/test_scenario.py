@@ -220,6 +220,12 @@ WRONG = {
         'method = "sfl_first_order"\n' + SMALL + '[task]\ndata = "toy_tokens"\nmodel = { name = "encoder", client_matrices = "int8" }\n',
         [":7: task.model.client_matrices", "no backward pass", "hosfl_async"],
     ),
+    "gates through int8": (
+        'method = "skip_feedback"\nzeroth_order = { feedback = "gated" }\n'
+        + SMALL
+        + '[task]\ndata = "toy_tokens"\nmodel = { name = "encoder", trainable = "lora_writers", client_matrices = "int8" }\n',
+        [":2: zeroth_order.feedback", "transposed", "expected skip", "found gated"],
+    ),
     "held for what never comes": (
         SMALL + '[aggregator.clipping]\nrule = "median"\nheld_devices = 6\n',
         [":6: aggregator.clipping.held_devices", "nothing would ever count", "at most 5 (clients)", "found 6"],

@@ -25,7 +25,8 @@ Attention branches are still passed by. This is back-propagation through the fee
 and not a forward-only method: docs/decisions/0012 says why it is here.
 
 No graph and no activation is kept. The way down needs, of each writer, one number for each token, rho, noted by the anchor's forward pass,
-and the gates if they are wanted. When the dual has come a second forward pass goes from the bottom up, and the outer product of a writer
+and the gates if they are wanted. No matrix is transposed but what is learnt, so without gates the frozen ones may be in int8 (``quantised``).
+When the dual has come a second forward pass goes from the bottom up, and the outer product of a writer
 is formed in passing, from the input that is there anyway. So it takes the memory of inference, with gates one stream for each block beside
 it; two forward passes and the outer products, with gates two products of each feed-forward layer. What is learnt must be learnt in
 writers: their matrices, adapters beside them (LoRA) and the vectors of their normalisations.
@@ -45,6 +46,7 @@ from torch import Tensor, nn
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.encoders import ClientBlocks
 from hosfl_async.learning.perturbation import Vector, aligned_vector
+from hosfl_async.learning.quantised import is_quantised
 from hosfl_async.learning.sequences import PADDING
 from hosfl_async.learning.settings import FED_BACK, Feedback
 from hosfl_async.learning.split_model import Half, Views
@@ -86,6 +88,9 @@ class SkipFeedback:
         if not all(id(parameter) in held for parameter in half.parameters):
             expected = "what residual writers hold: " + ", ".join(FED_BACK)
             raise SettingsError("task.model.trainable", "skip feedback does not reach all that is learnt", expected=expected)
+        if self._gated and any(is_quantised(module) for module in half.module.modules()):
+            problem = "gated feedback multiplies by transposed matrices, which a half in int8 cannot"
+            raise SettingsError("zeroth_order.feedback", problem, expected="skip", found="gated")
         self._place = {id(parameter): index for index, parameter in enumerate(half.parameters)}
 
     def forward(self, views: Views, batch: Tensor) -> tuple[Activations, Noted]:

@@ -196,9 +196,15 @@ def _matrices(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     path = ("task", "model", "client_matrices")
     if model.name not in (*ENCODERS, *DECODERS):
         yield source.problem(path, f"{model.name} has no frozen matrices", expected="float32", found=model.client_matrices)
+    elif estimator == "skip_feedback":
+        if scenario.zeroth_order.feedback == "gated":
+            problem = "gated feedback multiplies by transposed matrices, which a half in int8 cannot"
+            feedback = ("zeroth_order", "feedback")
+            yield source.problem(feedback, problem, expected="skip", found="gated", mend='task.model.client_matrices = "float32"')
     elif estimator in DENSE:
         problem = f"{scenario.method} goes back through the client half, and matrices in int8 have no backward pass"
-        yield source.problem(path, problem, expected="float32", found=model.client_matrices, mend='method = "hosfl_async"')
+        mend = 'method = "hosfl_async", or skip_feedback'
+        yield source.problem(path, problem, expected="float32", found=model.client_matrices, mend=mend)
 
 
 def _personal(scenario: Scenario, source: Source) -> Iterator[SettingsError]:

@@ -30,9 +30,9 @@ BATCH = batch_of(5, 12, 1)
 STEP = StepId("client-0", 1, 1)
 
 
-def built(trainable: str) -> tuple[SplitModel, Vector]:
+def built(trainable: str, **changes: Any) -> tuple[SplitModel, Vector]:
     """The tiny encoder away from its start, where adapters have no effect and normalisations none of their own."""
-    model = build_model(replace(TINY, trainable=trainable), (TOKENS,), CLASSES, VOCABULARY)  # type: ignore[arg-type]
+    model = build_model(replace(TINY, trainable=trainable, **changes), (TOKENS,), CLASSES, VOCABULARY)  # type: ignore[arg-type]
     theta = initial_theta_c(model, 0)
     theta += np.float32(0.1) * signs(bytes(16), theta.size)
     return model, theta
@@ -194,14 +194,21 @@ def test_no_graph_is_recorded_and_the_anchor_is_the_plain_one(way: Feedback, mon
     )
 
 
+@pytest.mark.parametrize("trainable", ["lora_writers", "norms"])
+def test_frozen_matrices_in_int8_change_it_by_their_rounding_only(trainable: str) -> None:
+    exact, rounded = (fed_back(*built(trainable, client_matrices=each), BATCH, "skip") for each in ("float32", "int8"))
+    assert 0.98 < cosine(exact, rounded) < 1
+
+
 @pytest.mark.parametrize(
     ("model", "text"),
     [
         (ModelSettings(), "needs skip connections"),
+        (replace(TINY, trainable="norms", client_matrices="int8"), "transposed matrices"),
         (replace(TINY, trainable="lora"), "does not reach"),
         (replace(TINY, trainable="all"), "does not reach"),
     ],
-    ids=["mlp", "adapters of queries", "everything"],
+    ids=["mlp", "matrices in int8", "adapters of queries", "everything"],
 )
 def test_what_it_cannot_reach_is_refused(model: ModelSettings, text: str) -> None:
     shape, vocabulary = ((TOKENS,), VOCABULARY) if model.name == "encoder" else ((1, 8, 8), 0)
