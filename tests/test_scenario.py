@@ -226,6 +226,14 @@ WRONG = {
         + '[task]\ndata = "toy_tokens"\nmodel = { name = "encoder", trainable = "lora_writers", client_matrices = "int8" }\n',
         [":2: zeroth_order.feedback", "transposed", "expected skip", "found gated"],
     ),
+    "gates of a decoder": (
+        'method = "skip_feedback"\nzeroth_order = { feedback = "gated" }\n' + SMALL + '[task]\ndata = "toy_tokens"\nmodel = { name = "decoder" }\n',
+        [":2: zeroth_order.feedback", "encoders only", "expected skip", "found gated"],
+    ),
+    "normalisations of a decoder": (
+        'method = "skip_feedback"\n' + SMALL + '[task]\ndata = "toy_tokens"\nmodel = { name = "decoder", trainable = "norms" }\n',
+        [":7: task.model.trainable", "residual writers only", "expected writers or lora_writers", "found norms"],
+    ),
     "held for what never comes": (
         SMALL + '[aggregator.clipping]\nrule = "median"\nheld_devices = 6\n',
         [":6: aggregator.clipping.held_devices", "nothing would ever count", "at most 5 (clients)", "found 6"],

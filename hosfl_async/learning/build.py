@@ -36,7 +36,7 @@ from hosfl_async.learning.settings import (
     UpdateSettings,
     ZerothOrderSettings,
 )
-from hosfl_async.learning.skip_feedback import SkipFeedback
+from hosfl_async.learning.skip_feedback_causal import new_feedback
 from hosfl_async.learning.split_model import SplitModel, initial_theta_c, initial_theta_s
 from hosfl_async.learning.update_rule import MOMENTS, UpdateRule
 from hosfl_async.learning.version_store import VersionStore
@@ -164,7 +164,7 @@ class LearnerFactory:
         prober = new_prober(model.client, self.run_key, self.zeroth_order)
         sampler = BatchSampler(self.seed, self.task.batch_size)
         cut, shared = CutTraffic(self.cut, self.run_key), self.zeroth_order.directions == "per_version"
-        feedback = cache(lambda: SkipFeedback(model.client, self.zeroth_order.feedback))
+        feedback = cache(lambda: new_feedback(model.client, self.zeroth_order.feedback))
         activities = cache(lambda: ActivityProber(model.client, self.run_key, self.zeroth_order.mu))
         pool = ForwardPool(model.client, together_max) if together_max > 1 else None
         return Workbench(

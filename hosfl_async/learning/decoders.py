@@ -54,14 +54,16 @@ class Family:
     writers: str = "(o_proj|down_proj)"
     """Matrices whose outputs are added to the stream."""
     norms: str = r"norm\."
+    adds_branches: bool = True
+    """A branch's output is added to the stream as it is, and not normalised before."""
 
 
 _LLAMA = Family()
 FAMILIES: Mapping[str, Family] = {
     "llama": _LLAMA,
     "gemma": _LLAMA,
-    "gemma2": _LLAMA,
-    "gemma3_text": _LLAMA,
+    "gemma2": Family(adds_branches=False),
+    "gemma3_text": Family(adds_branches=False),
     "opt": Family(
         last_norm="final_layer_norm",
         positions="embed_positions",

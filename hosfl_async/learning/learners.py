@@ -48,6 +48,7 @@ from hosfl_async.learning.golden import joining_proof
 from hosfl_async.learning.losses import slopes
 from hosfl_async.learning.sequences import as_bytes, from_bytes, lengths_beside, take
 from hosfl_async.learning.skip_feedback import Noted, SkipFeedback
+from hosfl_async.learning.skip_feedback_causal import CausalSkipFeedback
 from hosfl_async.learning.split_model import SplitModel
 from hosfl_async.learning.tensors import to_array, to_data, to_torch
 from hosfl_async.learning.version_store import VersionStore
@@ -139,7 +140,7 @@ class Workbench:
     cut: CutTraffic
     activities: Callable[[], ActivityProber]
     """Made when it is first wanted, as is the next."""
-    feedback: Callable[[], SkipFeedback]
+    feedback: Callable[[], SkipFeedback | CausalSkipFeedback]
     """Made when it is first wanted: most models have none."""
     shared_directions: bool = False
     """Directions are named by the base version instead of the step."""

@@ -36,7 +36,7 @@ from hosfl_async.learning.settings import (
     UpdateSettings,
     ZerothOrderSettings,
 )
-from hosfl_async.learning.skip_feedback import SkipFeedback
+from hosfl_async.learning.skip_feedback_causal import new_feedback
 from hosfl_async.learning.split_model import initial_theta_c, initial_theta_s
 from hosfl_async.learning.update_rule import power
 from hosfl_async.learning.whole_model import local_delta
@@ -191,7 +191,7 @@ class Reference:
         """Skip feedback: the client carries the dual down to its residual writers, at the step's own version."""
         done = self.steps[step]
         assert done.dual is not None, f"step {step} is fed back before its dual is known"
-        views, feedback = self.model.client.views(self.theta_c[done.base_version]), SkipFeedback(self.model.client, self.feedback)
+        views, feedback = self.model.client.views(self.theta_c[done.base_version]), new_feedback(self.model.client, self.feedback)
         _, noted = feedback.forward(views, done.batch)
         done.gradient = feedback.gradient(views, done.batch, torch.tensor(done.dual), noted).tobytes()
 

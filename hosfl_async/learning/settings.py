@@ -26,7 +26,10 @@ DECODERS = ("decoder", "smollm2", "transformers")
 """Models that read tokens from first to last: causal language models."""
 
 FED_BACK = ("writers", "lora_writers", "norms")
-"""Values of ``task.model.trainable`` of which all lies in residual writers: what skip feedback reaches."""
+"""Values of ``task.model.trainable`` of which all lies in residual writers: what skip feedback reaches in encoders."""
+
+FED_BACK_CAUSAL = ("writers", "lora_writers")
+"""The same of decoders, whose normalisations are not on the path."""
 
 Width = Annotated[int, Ge(1), Le(65536)]
 

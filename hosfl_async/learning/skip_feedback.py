@@ -1,4 +1,4 @@
-"""Skip feedback: a gradient of an encoder's residual writers from the dual, by forward passes only.
+"""Skip feedback of encoders: a gradient of the residual writers from the dual, by forward passes only (decoders: ``skip_feedback_causal``).
 
 A transformer's block adds what it computes to a stream: x + f(x). Back-propagation sends the gradient both through f and past it. Here
 the dual goes past only: down the skip connections, where nothing but normalisations lies in its way. Each *writer*, a matrix W whose
@@ -25,11 +25,11 @@ Attention branches are still passed by. This is back-propagation through the fee
 and not a forward-only method: docs/decisions/0012 says why it is here.
 
 No graph and no activation is kept. The way down needs, of each writer, one number for each token, rho, noted by the anchor's forward pass,
-and the gates if they are wanted. No matrix is transposed but what is learnt, so without gates the frozen ones may be in int8 (``quantised``).
-When the dual has come a second forward pass goes from the bottom up, and the outer product of a writer
+and the gates if they are wanted. When the dual has come a second forward pass goes from the bottom up, and the outer product of a writer
 is formed in passing, from the input that is there anyway. So it takes the memory of inference, with gates one stream for each block beside
 it; two forward passes and the outer products, with gates two products of each feed-forward layer. What is learnt must be learnt in
-writers: their matrices, adapters beside them (LoRA) and the vectors of their normalisations.
+writers: their matrices, adapters beside them (LoRA) and the vectors of their normalisations. Without gates no frozen matrix is ever
+transposed, so they may be in int8 (``quantised``).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class SkipFeedback:
         if self._gated:
             hooks += [inner.dense.register_forward_hook(gate(inner.intermediate_act_fn)) for inner in self._inner()]
         self._half.bind(views)
-        with torch.inference_mode(), _hooked(hooks):
+        with torch.inference_mode(), hooked(hooks):
             activations: Activations = self._half.module(batch).numpy()
             return activations, Noted(torch.stack(rho), tuple(gates))
 
@@ -123,7 +123,7 @@ class SkipFeedback:
             for writer, arriving in zip(self._writers, self._arriving(dual, noted), strict=True):
                 collect = _Collector(writer, arriving, present, self._place, parts)
                 hooks += [writer.dense.register_forward_pre_hook(collect.input), writer.LayerNorm.register_forward_hook(collect.output)]
-            with _hooked(hooks):
+            with hooked(hooks):
                 self._half.module(batch)
         return gradient
 
@@ -207,16 +207,7 @@ class _Collector:
         error = delta * self._norm.weight
         along = normalised * (error * normalised).mean(dim=-1, keepdim=True)
         error = (error - error.mean(dim=-1, keepdim=True) - along) * rho
-        adapter = getattr(self._dense, "lora_A", None)
-        if adapter is None:
-            self._put(self._dense.weight, lambda: error.T @ inputs)
-            self._put(self._dense.bias, lambda: error.sum(dim=0))
-            return
-        [name] = adapter
-        down, up = adapter[name].weight, self._dense.lora_B[name].weight
-        error *= self._dense.scaling[name]
-        self._put(down, lambda: (error @ up).T @ inputs)
-        self._put(up, lambda: error.T @ (inputs @ down.T))
+        put_outer_product(self._dense, error, inputs, self._put)
 
     def _put(self, parameter: Tensor, made: Callable[[], Tensor]) -> None:
         """Only what is learnt is computed."""
@@ -225,10 +216,25 @@ class _Collector:
             self._parts[place].copy_(made())
 
 
+def put_outer_product(dense: Any, error: Tensor, inputs: Tensor, put: Callable[[Tensor, Callable[[], Tensor]], None]) -> None:
+    """What ``error`` (tokens, outputs) says of a layer's matrix and bias, or of the adapters beside it, given the layer's ``inputs``."""
+    adapter = getattr(dense, "lora_A", None)
+    if adapter is None:
+        is_transposed = not isinstance(dense, nn.Linear)  # GPT-2's are stored input first
+        put(dense.weight, lambda: inputs.T @ error if is_transposed else error.T @ inputs)
+        put(dense.bias, lambda: error.sum(dim=0))
+        return
+    [name] = adapter
+    down, up = adapter[name].weight, dense.lora_B[name].weight
+    error = error * dense.scaling[name]
+    put(down, lambda: (error @ up).T @ inputs)
+    put(up, lambda: error.T @ (inputs @ down.T))
+
+
 def writers_of(module: nn.Module) -> list[Any]:
     """The residual writers from the embeddings to the cut: each has a ``dense`` and the ``LayerNorm`` behind its skip connection."""
     if not isinstance(module, ClientBlocks):
-        expected = "a text encoder (encoder, minilm)"
+        expected = "a text model"
         raise SettingsError("task.model.name", "skip feedback needs skip connections, and this model has none", expected=expected)
     return [writer for block in module.blocks for writer in (block.attention.output, block.output)]  # type: ignore[union-attr]
 
@@ -243,7 +249,7 @@ def _one_over_std(rows: Tensor, eps: float) -> Tensor:
 
 
 @contextmanager
-def _hooked(hooks: list[Any]) -> Iterator[None]:
+def hooked(hooks: list[Any]) -> Iterator[None]:
     """The hooks are gone afterwards, whatever happens."""
     try:
         yield

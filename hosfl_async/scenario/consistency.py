@@ -10,7 +10,7 @@ from hosfl_async.agents.device_share import batches_of_one
 from hosfl_async.agents.settings import ALONE, DENSE
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.plugins import DATA, MODELS, is_path
-from hosfl_async.learning.settings import DATA_NAMES, DECODERS, ENCODERS, FED_BACK, MODEL_NAMES
+from hosfl_async.learning.settings import DATA_NAMES, DECODERS, ENCODERS, FED_BACK, FED_BACK_CAUSAL, MODEL_NAMES
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.scenario.fleets import fleet_contradictions
 from hosfl_async.scenario.methods import METHODS
@@ -177,14 +177,18 @@ def _feedback(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
         yield source.problem(("task", "model", "name"), problem, expected="mlp", found=model.name)
     if scenario.shared.estimator != "skip_feedback":
         return
-    if model.name not in ENCODERS:
-        expected = " or ".join(ENCODERS)
+    reached = FED_BACK_CAUSAL if model.name in DECODERS else FED_BACK
+    if model.name not in (*ENCODERS, *DECODERS):
+        expected = " or ".join((*ENCODERS, *DECODERS))
         yield source.problem(("task", "model", "name"), "skip feedback needs skip connections", expected=expected, found=model.name)
-    elif model.trainable not in FED_BACK:
+    elif model.name in DECODERS and scenario.zeroth_order.feedback == "gated":
+        problem = "gated feedback knows the feed-forward layers of encoders only"
+        yield source.problem(("zeroth_order", "feedback"), problem, expected="skip", found="gated")
+    elif model.trainable not in reached:
         yield source.problem(
             ("task", "model", "trainable"),
             "skip feedback reaches residual writers only",
-            expected=" or ".join(FED_BACK),
+            expected=" or ".join(reached),
             found=model.trainable,
         )
 
@@ -197,7 +201,7 @@ def _matrices(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     if model.name not in (*ENCODERS, *DECODERS):
         yield source.problem(path, f"{model.name} has no frozen matrices", expected="float32", found=model.client_matrices)
     elif estimator == "skip_feedback":
-        if scenario.zeroth_order.feedback == "gated":
+        if scenario.zeroth_order.feedback == "gated" and model.name in ENCODERS:
             problem = "gated feedback multiplies by transposed matrices, which a half in int8 cannot"
             feedback = ("zeroth_order", "feedback")
             yield source.problem(feedback, problem, expected="skip", found="gated", mend='task.model.client_matrices = "float32"')

@@ -335,6 +335,22 @@ MUTANTS = (
         tests=("learning/test_skip_feedback.py",),
     ),
     Mutant(
+        name="padding_reaches_a_causal_writer",
+        why="The rows of a dual belong to tokens that are there, in order; a writer's inputs are padded.",
+        file="learning/skip_feedback_causal.py",
+        old="given[0].flatten(0, -2)[present]",
+        new="given[0].flatten(0, -2)[: len(dual)]",
+        tests=("learning/test_skip_feedback_causal.py",),
+    ),
+    Mutant(
+        name="a_transposed_matrix_gets_its_transpose",
+        why="GPT-2 stores matrices input first; a square one would take the wrong product in silence.",
+        file="learning/skip_feedback.py",
+        old="inputs.T @ error if is_transposed else error.T @ inputs",
+        new="error.T @ inputs if error.shape[1] == inputs.shape[1] else inputs.T @ error if is_transposed else error.T @ inputs",
+        tests=("learning/test_skip_feedback_causal.py",),
+    ),
+    Mutant(
         name="dual_shrinks_with_company",
         why="A client's dual is that of its own mean loss, not its share of the micro-batch's.",
         file="learning/first_order.py",
