@@ -227,7 +227,9 @@ WRONG = {
         [":2: zeroth_order.feedback", "transposed", "expected skip", "found gated"],
     ),
     "gates of a decoder": (
-        'method = "skip_feedback"\nzeroth_order = { feedback = "gated" }\n' + SMALL + '[task]\ndata = "toy_tokens"\nmodel = { name = "decoder" }\n',
+        'method = "skip_feedback"\nzeroth_order = { feedback = "gated" }\n'
+        + SMALL
+        + '[task]\ndata = "toy_tokens"\nmodel = { name = "decoder" }\n',
         [":2: zeroth_order.feedback", "encoders only", "expected skip", "found gated"],
     ),
     "normalisations of a decoder": (
