@@ -1,15 +1,19 @@
-"""A step must fit the devices: what cannot be received while a device is there is refused with the figures, before the run."""
+"""A step must fit the devices and its messages the codec: what could never be received is refused with the figures, before the run."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from hosfl_async import jobs
 from hosfl_async.assembly.building import Parts
 from hosfl_async.assembly.fitting import stay_s
+from hosfl_async.codec import encode
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.settings import CutSettings
+from hosfl_async.messages import Snapshot
 from hosfl_async.scenario import Scenario, scenario_of_tables
 from hosfl_async.simulation.settings import AvailabilitySettings, DropoutSettings, FleetGroup
 
@@ -64,3 +68,44 @@ def test_the_shorter_of_habit_and_accident_counts() -> None:
     assert stay_s(FleetGroup(availability=cycle)) == 50.0
     assert stay_s(FleetGroup(availability=cycle, dropout=DropoutSettings(mean_time_between_s=20.0))) == 20.0
     assert stay_s(FleetGroup(availability=AvailabilitySettings(rule="duty_cycle", share=1.0))) == float("inf")
+
+
+def small_messages(bytes_max: int, **changes: Any) -> Scenario:
+    tables: dict[str, Any] = {
+        "name": "fits",
+        "fleet": [{"count": 5}],
+        "task": {"batch_size": 4, "model": {"client_widths": [64], "server_widths": []}},
+        "codec": {"message_bytes_max": bytes_max, "frame_bytes_max": 1024},
+    }
+    return scenario_of_tables(tables | changes)
+
+
+WEIGHTS = 64 * 64 + 64
+AROUND = 4096
+
+
+@pytest.mark.parametrize(("rule", "values"), [("sgd", 1), ("momentum", 2), ("adamw", 3)])
+def test_a_client_half_that_no_message_can_carry_is_refused_before_the_run(rule: str, values: int) -> None:
+    """A snapshot that its receiver refuses would be asked for again for ever."""
+    needed = 4 * values * WEIGHTS + AROUND
+    assert Parts(small_messages(needed, update={"rule": rule})).learners
+    with pytest.raises(
+        SettingsError, match=rf"codec\.message_bytes_max: the client half, 4,160 n.*at least {needed:,}; found {needed - 1:,}"
+    ):
+        _ = Parts(small_messages(needed - 1, update={"rule": rule})).learners
+
+
+def test_a_batch_that_no_message_can_carry_is_refused_before_the_run() -> None:
+    task = {"batch_size": 200, "model": {"client_widths": [64], "server_widths": []}}
+    with pytest.raises(SettingsError, match=r"a batch at the cut, 12,800 numbers, .*task\.batch_size"):
+        _ = Parts(small_messages(50_000, task=task)).learners
+    assert Parts(small_messages(50_000, task=task, cut={"activations": "bfloat16", "duals": "int8"})).learners
+
+
+def test_the_longest_snapshot_is_as_long_as_counted() -> None:
+    """What is counted bounds what is sent, and not by far."""
+    parts = Parts(small_messages(2**20, update={"rule": "adamw"}))
+    aggregator = parts.aggregator_learner()
+    taken = aggregator.run(jobs.TakeSnapshot())
+    sent = encode("aggregator", Snapshot(taken.version, taken.parameters, taken.digest, bytes(32), taken.version))
+    assert 12 * WEIGHTS < len(sent) <= 12 * WEIGHTS + AROUND

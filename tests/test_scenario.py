@@ -236,6 +236,10 @@ WRONG = {
         'method = "skip_feedback"\n' + SMALL + '[task]\ndata = "toy_tokens"\nmodel = { name = "decoder", trainable = "norms" }\n',
         [":7: task.model.trainable", "residual writers only", "expected writers or lora_writers", "found norms"],
     ),
+    "messages that cannot be put together": (
+        SMALL + "[codec]\nmessage_bytes_max = 200_000_000\n",
+        [":5: codec.message_bytes_max", "never be put together", "at most 134217728", "found 200000000"],
+    ),
     "held for what never comes": (
         SMALL + '[aggregator.clipping]\nrule = "median"\nheld_devices = 6\n',
         [":6: aggregator.clipping.held_devices", "nothing would ever count", "at most 5 (clients)", "found 6"],
@@ -644,7 +648,9 @@ def scenarios() -> SearchStrategy[Scenario]:
         sound = {"agents": ("clients",), "latency_factor": 2.0, "clock_rate": 2.0}
         fault = tuple(replace(each, for_s=each.for_s + 1.0, until_s=each.at_s * 2 + 1.0, **sound) for each in scenario.fault)
         fitting = replace(scenario.broker, payload_bytes_max=320 * 1024)
-        codec = replace(scenario.codec, frame_bytes_max=4096)
+        codec = scenario.codec
+        together = min(codec.partial_bytes_per_sender_max, codec.partial_bytes_max, codec.fragments_max * 4096, codec.message_bytes_max)
+        codec = replace(codec, frame_bytes_max=4096, message_bytes_max=together)
         model = replace(scenario.task.model, name="mlp", cut="layer", client_matrices="float32")
         changed = replace(
             scenario,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from hosfl_async.agents import Aggregator, EdgeClient, SplitServer
-from hosfl_async.assembly.fitting import check_fits, wants_cost
+from hosfl_async.assembly.fitting import check_fits, check_messages, wants_cost
 from hosfl_async.learning.build import LearnerFactory
 from hosfl_async.learning.learners import AggregatorLearner, ClientLearner, ServerLearner
 from hosfl_async.messages import AggregatorInbox, EdgeClientInbox, SplitServerInbox
@@ -35,11 +35,14 @@ class Parts:
 
     @cached_property
     def learners(self) -> LearnerFactory:
-        """One torch thread: small models gain nothing from more, and equal runs stay equal to the bit."""
+        """One torch thread: small models gain nothing from more, and equal runs stay equal to the bit.
+
+        Raises ``SettingsError`` if what they compute fits no message, see ``fitting``.
+        """
         torch.set_num_threads(1)
         scenario = self.scenario
         names = [name for name, _ in scenario.devices()]
-        return LearnerFactory(
+        made = LearnerFactory(
             scenario.task,
             scenario.zeroth_order,
             scenario.first_order,
@@ -53,6 +56,8 @@ class Parts:
             client_only=self.client_only,
             forwards_together_max=scenario.simulation.forwards_together_max if self.shared else 1,
         )
+        check_messages(scenario, made.model)
+        return made
 
     @cached_property
     def compute(self) -> ComputeSettings:
@@ -73,6 +78,10 @@ class Parts:
         cost = self.learners.step_cost(self.scenario.shared.probes)
         check_fits(self.scenario, cost)
         return float(cost.forward_flops)
+
+    def prepare(self) -> None:
+        """Everything that takes long, or may be refused, now. Raises ``SettingsError``."""
+        _ = self.learners, self.forward_flops
 
     def client(self, name: str) -> EdgeClient:
         return EdgeClient(self.scenario.client, name)

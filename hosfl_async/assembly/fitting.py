@@ -1,15 +1,17 @@
-"""Whether a step fits the devices of a fleet: into their memory, and through their links while they are there.
+"""Whether a step fits the devices of a fleet, into their memory and through their links while they are there, and its messages the codec.
 
-A message that takes longer than a device is ever there at a time would be received by luck, or never: such a fleet is refused before the
-run begins, with the figures.
+A message that takes longer than a device is ever there at a time would be received by luck, or never; one that is longer than any may be
+would be refused and asked for again for ever. Such a run is refused before it begins, with the figures.
 """
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, prod
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.flops import StepCost
+from hosfl_async.learning.split_model import SplitModel
+from hosfl_async.learning.update_rule import MOMENTS
 from hosfl_async.scenario import Scenario
 from hosfl_async.simulation.devices import flops_per_s_of, memory_bytes_of
 from hosfl_async.simulation.profiles import NETWORKS
@@ -17,6 +19,8 @@ from hosfl_async.simulation.settings import FleetGroup
 
 _BITS = {"float32": 32, "bfloat16": 16, "int8": 8, "int4": 4}
 _HOURS = 24
+_AROUND = 4096
+"""Bytes of a great message that are not its tensor, at most: names, digests, lengths of samples are told apart."""
 
 
 def wants_cost(scenario: Scenario) -> bool:
@@ -62,3 +66,28 @@ def _transmission_s(scenario: Scenario, group: FleetGroup, cost: StepCost) -> fl
         (scenario.cut.duals, (profile or network).downlink_bytes_per_s, group.shared_downlink_bytes_per_s),
     )
     return max(cost.cut_values * _BITS[bits] / 8 / min(own or inf, shared or inf) for bits, own, shared in ways)
+
+
+def check_messages(scenario: Scenario, model: SplitModel) -> None:
+    """Raises ``SettingsError`` if the longest message of a run is longer than the codec lets pass."""
+    batch, moments = scenario.task.batch_size, MOMENTS[scenario.update.rule]
+    passes = 1 + scenario.shared.probes if scenario.shared.estimator == "server_losses" else 1
+    rows = passes * batch * (model.input_shape[0] if model.sequences else 1)
+    labels = 8 * batch + (2 * batch if model.sequences else 0)
+    snapshot = 4 * model.client.size * (1 + moments)
+    cut = max(_BITS[bits] for bits in (scenario.cut.activations, scenario.cut.duals)) * rows * prod(model.cut_shape) // 8 + labels
+    if scenario.task.model.cut == "end":
+        cut = 0
+    beside = f" with {moments} moment{'s' * (moments > 1)} each" if moments else ""
+    for needed, what, mend in (
+        (snapshot, f"the client half, {model.client.size:,} numbers{beside},", "fewer learnt numbers, update.rule with fewer moments"),
+        (cut, f"a batch at the cut, {rows * prod(model.cut_shape):,} numbers,", "a smaller task.batch_size, fewer bits in [cut]"),
+    ):
+        if needed + _AROUND > scenario.codec.message_bytes_max:
+            raise SettingsError(
+                "codec.message_bytes_max",
+                f"{what} may have to travel whole, and would be refused by whoever gets it",
+                expected=f"at least {needed + _AROUND:,}",
+                found=f"{scenario.codec.message_bytes_max:,}",
+                mend=f"{mend}, or a larger limit",
+            )

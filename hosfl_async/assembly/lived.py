@@ -81,6 +81,8 @@ def run_live(
     _require_broker(broker, scenario)
     if not stopped:
         require_free(folder)
+    parts = Parts(scenario, shared=False)
+    parts.prepare()
     frozen = frozen_accuracy(scenario, watch) if control else None
     with ExitStack() as stack:
         opened = reopen_folder(stopped, durable=True) if stopped else open_folder(folder, scenario, durable=True)
@@ -90,7 +92,6 @@ def run_live(
             recorder.go_on(stopped.evaluations, stopped.entries, stopped.time_s)
         followers = stack.enter_context(followed(track, scenario, "live", folder, recorder, told))
         watcher = Watcher(f"{scenario.name}, live", recorder, scenario.aggregator.client_steps, folder, watch)
-        parts = Parts(scenario, shared=False)
         hosts, pace = asyncio.run(_run(scenario, parts, files, recorder, watcher, broker, validate, on_open, stopped))
         watcher.look()
         summary = _summary(scenario, hosts, recorder, watcher, frozen, pace.joules(), stopped)

@@ -113,13 +113,14 @@ def simulate(
     require_tools(track)
     if folder and not stopped:
         require_free(folder)
+    parts = Parts(scenario, shared=not check)
+    parts.prepare()
     frozen = frozen_accuracy(scenario, watch) if control else None
     with ExitStack() as stack:
         files = stack.enter_context(_folder(folder, scenario, traced, stopped)) if folder else None
         recorder = Recorder(files.metrics if files else None)
         followers = stack.enter_context(followed(track, scenario, "simulation", folder, recorder, told))
         watcher = Watcher(scenario.name, recorder, scenario.aggregator.client_steps, folder, watch)
-        parts = Parts(scenario, shared=not check)
         trial = Trial(scenario, parts, store=files.store if files else None, trace=files.trace if files else None) if check else None
         simulation = build_simulation(
             scenario,

@@ -275,6 +275,15 @@ def _bounds(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             expected=f"at least {scenario.clients}",
             found=str(scenario.aggregator.clients_max),
         )
+    codec = scenario.codec
+    together = min(codec.partial_bytes_per_sender_max, codec.partial_bytes_max, codec.fragments_max * codec.frame_bytes_max)
+    if codec.message_bytes_max > together:
+        yield source.problem(
+            ("codec", "message_bytes_max"),
+            "the longest message could never be put together from its fragments",
+            expected=f"at most {together} (codec.partial_bytes_per_sender_max, partial_bytes_max, fragments_max times frame_bytes_max)",
+            found=str(codec.message_bytes_max),
+        )
     if scenario.broker.payload_bytes_max < scenario.codec.frame_bytes_max:
         yield source.problem(
             ("broker", "payload_bytes_max"),

@@ -335,6 +335,14 @@ MUTANTS = (
         tests=("learning/test_skip_feedback.py",),
     ),
     Mutant(
+        name="a_snapshot_without_its_moments",
+        why="A snapshot that nobody may receive is asked for again for ever: what fits must be counted whole.",
+        file="assembly/fitting.py",
+        old="* (1 + moments)",
+        new="* 1",
+        tests=("test_fitting.py",),
+    ),
+    Mutant(
         name="padding_reaches_a_causal_writer",
         why="The rows of a dual belong to tokens that are there, in order; a writer's inputs are padded.",
         file="learning/skip_feedback_causal.py",
