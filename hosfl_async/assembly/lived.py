@@ -203,6 +203,7 @@ def _hosts(
         "clock": WallClock(scenario.live.time_scale, begins_s),
         "pace": pace,
         "settings": scenario.live,
+        "limits": scenario.codec,
         "trace": files.trace,
         "on_record": recorder.note,
         "validate": validate,

@@ -53,6 +53,7 @@ def build_simulation(
         outages=scenario.outages,
         faults=scenario.fault,
         settings=scenario.simulation,
+        limits=scenario.codec,
         trace=trial.journal if trial else files.trace if files else None,
         on_record=recorder.note,
         on_job_begun=_tell_client if scenario.simulation.forwards_together_max > 1 else None,
