@@ -3,7 +3,8 @@
 ``python -m benchmarks.skip_feedback [--seeds 3] [--ways frozen,hosfl] [--cut 4] [--steps 240] [--json]`` trains one client and the server
 step by step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and loss, final and best, over
 the seeds. All ways see the same batches and the same initial server half; both halves are moved by AdamW. ``--angles`` prints instead the
-cosine between what a way estimates and the true gradient, for each learnt parameter, after a few server steps.
+cosine between what a way estimates and the true gradient, for each learnt parameter and for all together, after a few server steps, and
+the square of the latter: the share of the true gradient's energy that the estimate sees.
 
 It needs `hosfl data fetch snippets minilm`. A seed takes about three minutes for each way on a quiet core.
 """
@@ -39,6 +40,7 @@ SERVER_RATE = 5e-5
 TEST_BATCH = 50
 ANGLES_AFTER = 40
 """Server steps."""
+ANGLE_BATCHES = 12
 SMALL = {"steps": 2, "every": 1, "batch": 4, "tokens": 8}
 
 
@@ -61,6 +63,8 @@ WAYS = {
     "skip_writers": Way("skip", "writers", 1e-4, 2.5),
     "gated_writers": Way("gated", "writers", 1e-4, 3.3),
     "first_writers": Way("gradient", "writers", 1e-4, 3),
+    "hosfl_blocks": Way("probes", "blocks", 5e-5, 1 + PROBES),
+    "first_blocks": Way("gradient", "blocks", 5e-5, 3),
     "last_writer": Way("last", "writers", 1e-4, 2.2),
 }
 
@@ -154,19 +158,24 @@ def angles(options: argparse.Namespace) -> None:
     """Cosine with the true gradient, for each learnt parameter from the bottom up, over a few batches."""
     for name in ("hosfl", "skip_lora", "gated_lora", "skip_writers", "gated_writers"):
         trial = Trial(WAYS[name], options, 0)
-        client, found = trial.client, []
+        client, found, whole = trial.client, [], []
         server_only = Trial(WAYS["frozen"]._replace(trainable=WAYS[name].trainable), options, 0)
         for number in range(1, (SMALL["steps"] if options.small else ANGLES_AFTER) + 1):
             server_only.step(number)
-        for number in range(1000, 1004):
+        for number in range(1000, 1000 + (2 if options.small else ANGLE_BATCHES)):
             step = StepId("client-1", 1, number)
             batch, labels = trial.batch(step)
             activations, noted = client.forward(batch)
             dual = server_only.server.evaluate_dual(torch.tensor(activations), labels, lengths=lengths_of(batch)).dual
-            estimate = client.half.views(client.gradient(step, batch, activations, noted, dual))
-            true = client.half.views(client_gradient(client.half, client.views, batch, dual))
-            found.append([_cosine(one, other) for one, other in zip(estimate, true, strict=True)])
+            estimate = client.gradient(step, batch, activations, noted, dual)
+            true = client_gradient(client.half, client.views, batch, dual)
+            parts = zip(client.half.views(estimate), client.half.views(true), strict=True)
+            found.append([_cosine(one, other) for one, other in parts])
+            whole.append(_cosine(torch.from_numpy(estimate), torch.from_numpy(true)))
         print(f"{name}: " + " ".join(f"{value:.2f}" for value in np.mean(found, axis=0)))
+        square = f"{np.mean(np.square(whole)):.6f} over {len(whole)} batches"
+        expected = f"; expected P / (d + P - 1) = {PROBES / (client.half.size + PROBES - 1):.6f}" if name == "hosfl" else ""
+        print(f"{name}, all together: cosine {np.mean(whole):.4f}, its square {square}{expected}")
 
 
 def _cosine(one: torch.Tensor, other: torch.Tensor) -> float:
