@@ -13,6 +13,7 @@ A study is TOML::
     size = "small"                     # or "full": not part of `make results`
     control = true                     # the frozen client beside it, for every seed and every value of the axes
     target = 0.88                      # optional: samples, time and bytes to the first evaluation that is as good
+    loss = true                        # optional: held-out loss beside accuracy, where the latter is too coarse
     at = { samples = 40000, time_s = 200.0, bytes = 8000000 }   # optional: accuracy at the last evaluation before
     [set]                              # settings for every row, as for --set
     "server.evaluate_every_steps" = 100
@@ -69,6 +70,8 @@ FIGURES: tuple[str, ...] = (
 FIGURES += ("bytes_to_target", "at_samples", "at_time_s", "at_bytes")
 PERSONAL: tuple[str, ...] = ("own_before", "own_after", "own_worst_before", "own_worst_after")
 """Of studies with personal fine-tuning: accuracies on the clients' own tests, mean and worst client."""
+LOSS: tuple[str, ...] = ("loss_final",)
+"""Of studies that want it: held-out loss at the last evaluation."""
 
 
 class At(BaseModel):
@@ -97,6 +100,7 @@ class Study(BaseModel):
     size: Literal["small", "full"]
     control: bool = True
     target: float | None = Field(default=None, gt=0, le=1)
+    loss: bool = False
     at: At = At()
     set: dict[str, Any] = {}
     axes: dict[str, list[Any]] = {}
@@ -182,6 +186,7 @@ def figures_of(point: Point, folder: Path, study: Study) -> dict[str, Any]:
         "at_samples": at(study.at.samples, curve.samples),
         "at_time_s": at(study.at.time_s, curve.time_s),
         "at_bytes": at(study.at.bytes, curve.bytes),
+        **({"loss_final": evaluations[-1].loss} if study.loss else {}),
         **({} if summary.personal is None else _personal(summary.personal)),
     }
 
@@ -208,7 +213,9 @@ def run_study(study: Study, processes: int, folder: Path | None = None) -> list[
 
 def write_lines(study: Study, lines: Sequence[Mapping[str, Any]], folder: Path | None = None) -> None:
     text = StringIO()
-    writer = csv.DictWriter(text, [*study.axes, "label", "seed", *FIGURES, *_own(lines)], lineterminator="\n")
+    writer = csv.DictWriter(
+        text, [*study.axes, "label", "seed", *FIGURES, *(LOSS if study.loss else ()), *_own(lines)], lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(lines)
     tables = folder or TABLES
@@ -233,22 +240,23 @@ def table(study: Study, lines: Sequence[Mapping[str, str]]) -> str:
     marks = [f"at {limit:,g} {key}".replace("time_s", "s") for key, limit in at.items()]
     heads = [*study.axes, "setting", "final", "lowest to highest", "best", "difference", "MB", *to_target, *marks]
     own = ("own test (worst client)", "after tuning") if _own(lines) else ()
-    heads += own
+    heads += [*(("loss", "its difference") if study.loss else ()), *own]
     rows = [_cells(heads), "|" + "---|" * (len(study.axes) + 1) + "---:|" * (len(heads) - len(study.axes) - 1)]
     for condition in study.conditions():
         for label in [*(row.label for row in study.row), *([FROZEN] if study.control else [])]:
             mine = _chosen(lines, condition, label)
             first = _chosen(lines, condition, study.row[0].label)
             finals = [float(line["accuracy_final"]) for line in mine]
-            gained = [own - float(line["accuracy_final"]) for own, line in zip(finals, first, strict=True)]
+            is_first = label == study.row[0].label
             cells = [*map(str, condition.values()), label, f"{fmean(finals):.3f}", f"{min(finals):.3f} to {max(finals):.3f}"]
             cells.append(f"{fmean(float(line['accuracy_best']) for line in mine):.3f}")
-            each = ", ".join(f"{one:+.3f}" for one in gained)
-            cells.append("" if label == study.row[0].label else f"{fmean(gained):+.3f} ({each})")
+            cells.append("" if is_first else _difference("accuracy_final", mine, first))
             cells.append(f"{fmean(float(line['bytes']) for line in mine) / 1e6:,.2f}")
             if study.target:
                 cells += [_to_target(mine, key, form, by) for key, form, by in _COSTS]
             cells += [_read_off(mine, f"at_{key}") for key in at]
+            if study.loss:
+                cells += [_read_off(mine, "loss_final"), "" if is_first else _difference("loss_final", mine, first)]
             if own:
                 cells += [f"{_read_off(mine, f'own_{when}')} ({_read_off(mine, f'own_worst_{when}')})" for when in ("before", "after")]
             rows.append(_cells(cells))
@@ -268,6 +276,12 @@ def _chosen(lines: Sequence[Mapping[str, str]], condition: Mapping[str, Any], la
     if not found:
         raise SettingsError("docs/tables", f"has no runs of {wanted}", mend="run the study")
     return found
+
+
+def _difference(key: str, lines: Sequence[Mapping[str, str]], first: Sequence[Mapping[str, str]]) -> str:
+    """To the first row: the mean, and seed by seed."""
+    gained = [float(own[key]) - float(line[key]) for own, line in zip(lines, first, strict=True)]
+    return f"{fmean(gained):+.3f} ({', '.join(f'{one:+.3f}' for one in gained)})"
 
 
 def _to_target(lines: Sequence[Mapping[str, str]], key: str, form: str, by: float) -> str:
