@@ -105,6 +105,21 @@ def test_a_difference_is_taken_seed_by_seed(small: str) -> None:
     assert row == "| 1 | other | 0.675 | 0.625 to 0.725 | 0.900 | +0.125 (+0.125, +0.125) | 1.00 | never | never | never | - |"
 
 
+def test_a_study_of_losses_has_them_beside_accuracy(small: str) -> None:
+    (study.STUDIES / "tiny.toml").write_text(SMALL.replace("target = 0.05", "loss = true"))
+    asked = read_study(small)
+    lines = run_study(asked, 1)
+    write_lines(asked, lines)
+    read = read_lines(asked)
+    assert [float(line["loss_final"]) for line in read] == [line["loss_final"] for line in lines]
+    heads, _, first, other, *_ = [row.removesuffix(" |").split(" | ") for row in table(asked, read).splitlines()]
+    assert heads[-2:] == ["loss", "its difference"]
+    losses = [line["loss_final"] for line in lines[:4]]
+    assert first[-2:] == [f"{sum(losses[:2]) / 2:.3f}", ""]
+    gained = [losses[2] - losses[0], losses[3] - losses[1]]
+    assert other[-1] == f"{sum(gained) / 2:+.3f} ({gained[0]:+.3f}, {gained[1]:+.3f})"
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
