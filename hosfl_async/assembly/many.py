@@ -7,13 +7,15 @@ off as the old result. Batches keep no journal and no model (most of a folder's 
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 from hosfl_async.assembly.folder import LOG, METRICS, MODEL, SCENARIO, SUMMARY, TRACE, scenario_of
 from hosfl_async.assembly.simulated import simulate
@@ -53,7 +55,7 @@ def run_many(points: Sequence[Point], out: Path, *, processes: int = 1, told: To
         for point in left:
             tell(_run(point, out))
     else:
-        with ProcessPoolExecutor(min(processes, len(left)), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(min(processes, len(left)), mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
             waiting = [pool.submit(_run, point, out) for point in left]
             try:
                 for each in as_completed(waiting):
@@ -62,6 +64,18 @@ def run_many(points: Sequence[Point], out: Path, *, processes: int = 1, told: To
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     return [read_summary(out / point.name / SUMMARY) for point in points]
+
+
+def _end_with_parent() -> None:
+    """In a worker: a parent that was killed ends nobody, so the worker watches it."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _finished(point: Point, out: Path) -> bool:

@@ -335,6 +335,14 @@ MUTANTS = (
         tests=("learning/test_skip_feedback.py",),
     ),
     Mutant(
+        name="workers_outlive_a_killed_batch",
+        why="Whoever goes on with the batch clears the folders that orphans still write into.",
+        file="assembly/many.py",
+        old=", initializer=_end_with_parent)",
+        new=")",
+        tests=("e2e/test_sweep.py",),
+    ),
+    Mutant(
         name="a_snapshot_without_its_moments",
         why="A snapshot that nobody may receive is asked for again for ever: what fits must be counted whole.",
         file="assembly/fitting.py",
