@@ -1,8 +1,8 @@
 """Pictures of studies that a table shows badly: ``python -m benchmarks.study_pictures`` draws them again from docs/tables.
 
 ``staleness_sweep`` becomes a heat map, slowness of the stragglers by buffer K: accuracy at equal samples, and modelled time to the target.
-Studies of bytes become accuracy against bytes of the cut, one panel for each task; a line joins what nothing beats in both. Drawing takes
-a second; with ``--small`` the pictures are the same, and thrown away.
+Studies of bytes become accuracy against bytes of the cut, a panel for each task, one below the other; a line joins what nothing beats in
+both. Drawing takes a second; with ``--small`` the pictures are the same, and thrown away.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PICTURES = ROOT / "docs/pictures"
 FACTOR = "fleet[1].speed_factor"
-BYTES = ("bytes_digits", "bytes_watch")
+BYTES = ("bytes_digits", "bytes_watch", "bytes_fashion")
 LINE, POINT, FAINT = "#0b6e99", "#333333", "#9a9a9a"
 Lines = Sequence[Mapping[str, str]]
 
@@ -86,11 +86,12 @@ def draw_staleness(study: Study, lines: Lines, path: Path) -> None:
 
 
 def draw_bytes(studies: Sequence[tuple[Study, Lines]], path: Path) -> None:
-    figure = _figure(3.2)
-    panels = list(figure.subplots(1, len(studies), squeeze=False)[0])
+    figure = _figure(3.0 * len(studies))
+    panels = list(figure.subplots(len(studies), 1, squeeze=False)[:, 0])
     for panel, (study, lines) in zip(panels, studies, strict=True):
         _draw_front(panel, study, lines)
-    panels[0].set_ylabel("final accuracy, mean and range over seeds")
+        panel.set_ylabel("final accuracy, mean and range")
+    panels[-1].set_xlabel("MB across the cut")
     figure.savefig(path)
 
 
@@ -110,7 +111,6 @@ def _draw_front(panel: Axes, study: Study, lines: Lines) -> None:
     title = study.scenario + (f" (frozen client {fmean(frozen):.3f})" if frozen else "")
     panel.set_title(title, fontsize=9, loc="left")
     panel.set_xscale("log")
-    panel.set_xlabel("MB across the cut")
     panel.margins(x=0.25)
 
 

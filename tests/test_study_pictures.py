@@ -33,6 +33,7 @@ def test_a_mean_is_of_all_seeds_or_none() -> None:
 
 def test_pictures_are_drawn_from_the_committed_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_pictures, "PICTURES", tmp_path)
+    monkeypatch.setattr("sys.argv", ["study_pictures"])
     assert study_pictures.main() == 0
     drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     there = any((study.TABLES / f"{name}.csv").exists() for name in study_pictures.BYTES)
