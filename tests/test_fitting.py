@@ -95,6 +95,15 @@ def test_a_client_half_that_no_message_can_carry_is_refused_before_the_run(rule:
         _ = Parts(small_messages(needed - 1, update={"rule": rule})).learners
 
 
+def test_an_entry_of_dense_contributions_that_no_message_can_carry_is_refused_before_the_run() -> None:
+    """Each contribution of an entry has its own gradient there, and an entry travels whole."""
+    needed, entry = 4 * 3 * WEIGHTS + AROUND, {"aggregator": {"buffer_contributions": 3}}
+    assert Parts(small_messages(needed, method="sfl_first_order", **entry)).learners
+    with pytest.raises(SettingsError, match=rf"an entry of 3 dense contributions.*at least {needed:,}.*buffer_contributions"):
+        _ = Parts(small_messages(needed - 1, method="sfl_first_order", **entry)).learners
+    assert Parts(small_messages(needed - 1, **entry)).learners, "scalars are few"
+
+
 def test_a_batch_that_no_message_can_carry_is_refused_before_the_run() -> None:
     task = {"batch_size": 200, "model": {"client_widths": [64], "server_widths": []}}
     with pytest.raises(SettingsError, match=r"a batch at the cut, 12,800 numbers, .*task\.batch_size"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import inf, prod
 
+from hosfl_async.agents.settings import DENSE
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.flops import StepCost
 from hosfl_async.learning.split_model import SplitModel
@@ -20,7 +21,7 @@ from hosfl_async.simulation.settings import FleetGroup
 _BITS = {"float32": 32, "bfloat16": 16, "int8": 8, "int4": 4}
 _HOURS = 24
 _AROUND = 4096
-"""Bytes of a great message that are not its tensor, at most: names, digests, lengths of samples are told apart."""
+"""Bytes of a great message beside what is counted, at most: names, digests, shapes."""
 
 
 def wants_cost(scenario: Scenario) -> bool:
@@ -74,13 +75,15 @@ def check_messages(scenario: Scenario, model: SplitModel) -> None:
     passes = 1 + scenario.shared.probes if scenario.shared.estimator == "server_losses" else 1
     rows = passes * batch * (model.input_shape[0] if model.sequences else 1)
     labels = 8 * batch + (2 * batch if model.sequences else 0)
-    snapshot = 4 * model.client.size * (1 + moments)
+    snapshot, kept = 4 * model.client.size * (1 + moments), scenario.aggregator.buffer_contributions
+    entry = 4 * model.client.size * kept if scenario.shared.estimator in DENSE else 0
     cut = max(_BITS[bits] for bits in (scenario.cut.activations, scenario.cut.duals)) * rows * prod(model.cut_shape) // 8 + labels
     if scenario.task.model.cut == "end":
         cut = 0
     beside = f" with {moments} moment{'s' * (moments > 1)} each" if moments else ""
     for needed, what, mend in (
         (snapshot, f"the client half, {model.client.size:,} numbers{beside},", "fewer learnt numbers, update.rule with fewer moments"),
+        (entry, f"an entry of {kept} dense contributions of {model.client.size:,} numbers", "a smaller aggregator.buffer_contributions"),
         (cut, f"a batch at the cut, {rows * prod(model.cut_shape):,} numbers,", "a smaller task.batch_size, fewer bits in [cut]"),
     ):
         if needed + _AROUND > scenario.codec.message_bytes_max:

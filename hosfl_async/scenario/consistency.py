@@ -181,8 +181,10 @@ def _feedback(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     if model.name not in (*ENCODERS, *DECODERS):
         expected = " or ".join((*ENCODERS, *DECODERS))
         yield source.problem(("task", "model", "name"), "skip feedback needs skip connections", expected=expected, found=model.name)
-    elif model.name in DECODERS and scenario.zeroth_order.feedback == "gated":
-        problem = "gated feedback knows the feed-forward layers of encoders only"
+    elif scenario.zeroth_order.feedback == "gated" and (model.name in DECODERS or model.client_matrices == "int8"):
+        of_decoders = "gated feedback knows the feed-forward layers of encoders only"
+        of_int8 = "gated feedback multiplies by transposed matrices, which a half in int8 cannot"
+        problem = of_decoders if model.name in DECODERS else of_int8
         yield source.problem(("zeroth_order", "feedback"), problem, expected="skip", found="gated")
     elif model.trainable not in reached:
         yield source.problem(
@@ -200,12 +202,7 @@ def _matrices(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     path = ("task", "model", "client_matrices")
     if model.name not in (*ENCODERS, *DECODERS):
         yield source.problem(path, f"{model.name} has no frozen matrices", expected="float32", found=model.client_matrices)
-    elif estimator == "skip_feedback":
-        if scenario.zeroth_order.feedback == "gated" and model.name in ENCODERS:
-            problem = "gated feedback multiplies by transposed matrices, which a half in int8 cannot"
-            feedback = ("zeroth_order", "feedback")
-            yield source.problem(feedback, problem, expected="skip", found="gated", mend='task.model.client_matrices = "float32"')
-    elif estimator in DENSE:
+    elif estimator in DENSE and estimator != "skip_feedback":
         problem = f"{scenario.method} goes back through the client half, and matrices in int8 have no backward pass"
         mend = 'method = "hosfl_async", or skip_feedback'
         yield source.problem(path, problem, expected="float32", found=model.client_matrices, mend=mend)

@@ -351,6 +351,14 @@ MUTANTS = (
         tests=("test_fitting.py",),
     ),
     Mutant(
+        name="an_entry_counted_as_one_contribution",
+        why="A page with an entry that nobody may receive is asked for again for ever.",
+        file="assembly/fitting.py",
+        old="model.client.size * kept",
+        new="model.client.size",
+        tests=("test_fitting.py",),
+    ),
+    Mutant(
         name="padding_reaches_a_causal_writer",
         why="The rows of a dual belong to tokens that are there, in order; a writer's inputs are padded.",
         file="learning/skip_feedback_causal.py",
