@@ -246,7 +246,11 @@ WRONG = {
     ),
     "a rate that adamw would normalise away": (
         SMALL + '[aggregator]\nlearning_rate_final_share = 0.1\n[update]\nrule = "adamw"\n',
-        [":5: aggregator.learning_rate_final_share", "normalised away", "expected 1", "found 0.1", "momentum"],
+        [":5: aggregator.learning_rate_final_share", "normalised away", "expected 1", "found 0.1", "update.decay_versions"],
+    ),
+    "a decline where the entries carry the rate": (
+        SMALL + "[update]\ndecay_versions = 40\n",
+        [":5: update.decay_versions", "update.rule sgd", "expected 0", "found 40", "aggregator.learning_rate_final_share"],
     ),
     "more than no cohort": (SMALL + "[aggregator]\ncohort_extra = 1\n", [":5: aggregator.cohort_extra", "which cohort"]),
     "over-selection without a cohort": (
@@ -663,6 +667,7 @@ def scenarios() -> SearchStrategy[Scenario]:
             shared=shared,
             personal=scenario.personal if scenario.update.rule == "sgd" else replace(scenario.personal, steps=0),
             aggregator=aggregator,
+            update=scenario.update if scenario.update.rule == "adamw" else replace(scenario.update, decay_versions=0),
             server=replace(scenario.server, micro_batch_max=1, device_share_max=1.0),
             outages=outages,
             broker=fitting,

@@ -222,7 +222,8 @@ class AggregatorSettings:
     """eta of the client half."""
     learning_rate_final_share: Annotated[float, Ge(0), Le(1)] = 1.0
     """The part of learning_rate that is left at the end: eta falls in a straight line over client_steps, by the steps in the log when an
-    entry is made. 1: it stays. Against the noise of few probes late in a run. Not with update.rule adamw, whose entries carry no eta."""
+    entry is made. 1: it stays. Against the noise of few probes late in a run. Not with update.rule adamw, whose entries carry no eta: it
+    has update.decay_versions."""
     coefficient_max: Annotated[float, Gt(0), Le(3.4e38)] = 1e6
     """A contribution with a scaled coefficient (or element of a gradient) beyond this is malformed: a few of them could drive the client
     half out of the range of float32, after which nobody makes a step any more."""

@@ -199,6 +199,7 @@ def small_scenarios(draw: Any) -> Scenario:
         "simulation": {"events_max": 50_000, "modelled_time_max_s": 200_000.0},
     }
     if tables["update"]["rule"] == "adamw":
+        tables["update"]["decay_versions"] = draw(st.sampled_from([0, 0, 3]))
         tables["aggregator"]["learning_rate_final_share"] = 1.0
     if entry.fixes.get("shared.estimator") not in ("gradient", "skip_feedback", "activity_slopes"):
         _draw_directions(draw, tables)

@@ -281,8 +281,11 @@ class Reference:
         self.square = self.square * one(update.beta2) + step * step * one(1 - update.beta2)
         mean = self.mean / one(1 - power(update.beta1, version))
         root = np.sqrt(self.square / one(1 - power(update.beta2, version))) + one(update.epsilon)
-        kept = self.theta_c[version - 1] * one(1 - self.learning_rate * update.weight_decay)
-        theta[:] = kept + mean / root * one(self.learning_rate)
+        rate = self.learning_rate
+        if update.decay_versions:
+            rate = rate * max(update.decay_versions - version, 0) / update.decay_versions
+        kept = self.theta_c[version - 1] * one(1 - rate * update.weight_decay)
+        theta[:] = kept + mean / root * one(rate)
         return theta
 
     def _combined(self, weights: Sequence[tuple[StepId, float]]) -> list[tuple[StepId, float]]:

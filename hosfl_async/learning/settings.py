@@ -217,6 +217,9 @@ class UpdateSettings:
     """Of adamw: added to the root of the mean squared step."""
     weight_decay: Annotated[float, Ge(0), Le(1)] = 0.0
     """Of adamw, decoupled: parameters shrink by aggregator.learning_rate weight_decay at each entry."""
+    decay_versions: Annotated[int, Ge(0)] = 0
+    """Of adamw: the learning rate falls linearly from the first entry to zero at this version, and is zero from then on. 0: it stays. A run
+    makes some aggregator.client_steps / aggregator.buffer_contributions versions, more where a deadline closes entries early."""
 
 
 DEFAULT_UPDATE = UpdateSettings()

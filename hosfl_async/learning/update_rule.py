@@ -8,11 +8,12 @@ gives the same bits as replaying from the start::
     sgd        theta += step
     momentum   m = momentum m + step;   theta += m                                    (Polyak's heavy ball, as in torch)
     adamw      m = beta1 m + (1 - beta1) step;   s = beta2 s + (1 - beta2) step step   (Loshchilov and Hutter, arXiv:1711.05101)
-               theta = theta (1 - eta decay) + eta (m / (1 - beta1^V)) / (sqrt(s / (1 - beta2^V)) + epsilon)
+               theta = theta (1 - eta_V decay) + eta_V (m / (1 - beta1^V)) / (sqrt(s / (1 - beta2^V)) + epsilon)
 
-V is the entry's version, so no count of steps needs to be kept. Every operation is one separately rounded float32 addition, multiplication,
-division or square root of numpy, all of them exact to the last bit by IEEE 754, in a fixed order; beta^V is made of multiplications, since
-nobody promises the last bit of ``pow``. Element-wise operations may be cut into chunks without changing a bit.
+V is the entry's version, so no count of steps needs to be kept, neither for the bias of the means nor for a rate eta_V that declines. Every
+operation is one separately rounded float32 addition, multiplication, division or square root of numpy, all of them exact to the last bit by
+IEEE 754, in a fixed order; beta^V is made of multiplications, since nobody promises the last bit of ``pow``. Element-wise operations may be
+cut into chunks without changing a bit.
 
 The price: momentum holds one vector more for each copy of the client half, adamw two, on every device, in every snapshot and in every live
 version of the simulator; and an entry costs a few passes over the client half beside its K P directions.
@@ -72,19 +73,22 @@ class UpdateRule:
     def _apply(self, state: Vector, version: int) -> None:
         vectors = [*state.reshape(1 + self.moments, self._size), self._step]
         corrections = [np.float32(1 - power(beta, version)) for beta in (self.settings.beta1, self.settings.beta2)]
+        rate = version_rate(self.learning_rate, self.settings.decay_versions, version)
         for begin in range(0, self._size, CHUNK_ELEMENTS):
             parts = [vector[begin : begin + CHUNK_ELEMENTS] for vector in vectors]
             if self.settings.rule == "momentum":
                 self._momentum(*parts)
             else:
-                self._adamw(*parts, *corrections)
+                self._adamw(*parts, *corrections, rate=rate)
 
     def _momentum(self, theta: Vector, mean: Vector, step: Vector) -> None:
         mean *= np.float32(self.settings.momentum)
         mean += step
         theta += mean
 
-    def _adamw(self, theta: Vector, mean: Vector, square: Vector, step: Vector, mean_part: np.float32, square_part: np.float32) -> None:
+    def _adamw(
+        self, theta: Vector, mean: Vector, square: Vector, step: Vector, mean_part: np.float32, square_part: np.float32, *, rate: float
+    ) -> None:
         settings, buffer, root = self.settings, self._buffer[: theta.size], self._root[: theta.size]
         mean *= np.float32(settings.beta1)
         mean += np.multiply(step, np.float32(1 - settings.beta1), out=buffer)
@@ -92,14 +96,19 @@ class UpdateRule:
         np.multiply(step, step, out=buffer)
         buffer *= np.float32(1 - settings.beta2)
         square += buffer
-        theta *= np.float32(1 - self.learning_rate * settings.weight_decay)
+        theta *= np.float32(1 - rate * settings.weight_decay)
         np.divide(square, square_part, out=root)
         np.sqrt(root, out=root)
         root += np.float32(settings.epsilon)
         np.divide(mean, mean_part, out=buffer)
         buffer /= root
-        buffer *= np.float32(self.learning_rate)
+        buffer *= np.float32(rate)
         theta += buffer
+
+
+def version_rate(learning_rate: float, decay_versions: int, version: int) -> float:
+    """eta of the entry that makes ``version``: down in a straight line to zero at ``decay_versions``; 0: as it is."""
+    return learning_rate * max(decay_versions - version, 0) / decay_versions if decay_versions else learning_rate
 
 
 def power(base: float, exponent: int) -> float:

@@ -84,7 +84,15 @@ def _decline(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
             "under update.rule adamw an entry's size, and with it a declining learning rate, is normalised away",
             expected="1",
             found=f"{share:g}",
-            mend='update.rule = "momentum" or "sgd"',
+            mend="update.decay_versions",
+        )
+    if scenario.update.decay_versions and scenario.update.rule != "adamw":
+        yield source.problem(
+            ("update", "decay_versions"),
+            f"under update.rule {scenario.update.rule} the learning rate is in the entries, and does not decline when they are replayed",
+            expected="0",
+            found=str(scenario.update.decay_versions),
+            mend="aggregator.learning_rate_final_share",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from struct import pack
 
@@ -31,6 +32,18 @@ ETA = 0.05
 
 def rule_of(name: str, size: int = SIZE, **changes: object) -> UpdateRule:
     return UpdateRule(UpdateSettings(rule=name, **changes), size, ETA)
+
+
+def falling(parameters: list, **settings: object) -> Callable[[], None]:
+    """A step of torch's AdamW, its rate falling in a straight line to nothing at the fourteenth."""
+    optimizer = torch.optim.AdamW(parameters, lr=ETA, **settings)
+    left = iter(range(13, -10, -1))
+
+    def step() -> None:
+        optimizer.param_groups[0]["lr"] = ETA * max(next(left), 0) / 14
+        optimizer.step()
+
+    return step
 
 
 def replayed(rule: UpdateRule, state: Vector, entries: tuple[LogEntry, ...]) -> Vector:
@@ -76,12 +89,13 @@ LOG = run_of_entries([[(StepId("a", 1, n), pack("<2f", 0.1 / n, -0.03)), (StepId
 @pytest.mark.parametrize(
     ("settings", "optimizer"),
     [
-        ({"rule": "sgd"}, lambda p: torch.optim.SGD(p, lr=1.0)),
-        ({"rule": "momentum", "momentum": 0.8}, lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.8)),
-        ({"rule": "adamw", "beta2": 0.99}, lambda p: torch.optim.AdamW(p, lr=ETA, betas=(0.9, 0.99), weight_decay=0)),
-        ({"rule": "adamw", "weight_decay": 0.2}, lambda p: torch.optim.AdamW(p, lr=ETA, weight_decay=0.2)),
+        ({"rule": "sgd"}, lambda p: torch.optim.SGD(p, lr=1.0).step),
+        ({"rule": "momentum", "momentum": 0.8}, lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.8).step),
+        ({"rule": "adamw", "beta2": 0.99}, lambda p: torch.optim.AdamW(p, lr=ETA, betas=(0.9, 0.99), weight_decay=0).step),
+        ({"rule": "adamw", "weight_decay": 0.2}, lambda p: torch.optim.AdamW(p, lr=ETA, weight_decay=0.2).step),
+        ({"rule": "adamw", "weight_decay": 0.2, "decay_versions": 14}, lambda p: falling(p, weight_decay=0.2)),
     ],
-    ids=["sgd", "momentum", "adamw", "adamw with decay"],
+    ids=["sgd", "momentum", "adamw", "adamw with decay", "adamw with a falling rate"],
 )
 def test_an_entry_does_what_torchs_optimiser_does_with_its_step_as_descent(settings: dict, optimizer: object) -> None:
     rule = UpdateRule(UpdateSettings(**settings), SIZE, ETA)
@@ -90,7 +104,7 @@ def test_an_entry_does_what_torchs_optimiser_does_with_its_step_as_descent(setti
     stepper = optimizer([theirs])
     for step in steps_of(LOG, SIZE):
         theirs.grad = torch.tensor(-step)
-        stepper.step()
+        stepper()
     np.testing.assert_allclose(state[:SIZE], theirs.detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
@@ -191,6 +205,7 @@ def test_a_machine_that_would_replay_by_another_rule_or_constants_shows_another_
         (UpdateSettings(rule="adamw"), ETA),
         (UpdateSettings(rule="adamw"), 2 * ETA),
         (UpdateSettings(rule="adamw", weight_decay=0.5), ETA),
+        (UpdateSettings(rule="adamw", decay_versions=1000), ETA),
     ]
     proofs = [joining_proof(*run) for run in runs]
     assert len(set(proofs)) == len(runs) and proofs[0] == golden_digest()

@@ -465,6 +465,14 @@ MUTANTS = (
         tests=("learning/test_update_rule.py",),
     ),
     Mutant(
+        name="weight_decay_at_the_rate_of_the_beginning",
+        why="Decoupled weight decay shrinks by the entry's own rate, or parameters still shrink when all else has stopped.",
+        file="learning/update_rule.py",
+        old="1 - rate * settings.weight_decay",
+        new="1 - self.learning_rate * settings.weight_decay",
+        tests=("learning/test_update_rule.py",),
+    ),
+    Mutant(
         name="moments_counted_from_the_snapshot",
         why="Corrections follow from the version, or a replay from a snapshot parts from one from the start.",
         file="learning/update_rule.py",
