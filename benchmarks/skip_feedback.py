@@ -1,10 +1,11 @@
 """What clients without back-propagation win on a pretrained text encoder: MiniLM on `snippets`, between a frozen client and first order.
 
-``python -m benchmarks.skip_feedback [--seeds 3] [--ways frozen,hosfl] [--cut 4] [--steps 240] [--json]`` trains one client and the server
-step by step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and loss, final and best, over
-the seeds. All ways see the same batches and the same initial server half; both halves are moved by AdamW. ``--angles`` prints instead the
-cosine between what a way estimates and the true gradient, for each learnt parameter and for all together, after a few server steps, and
-the square of the latter: the share of the true gradient's energy that the estimate sees.
+``python -m benchmarks.skip_feedback [--seeds 3] [--ways frozen,hosfl] [--cut 4] [--steps 240] [--falling] [--json]`` trains one client and
+the server step by step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and loss, final and best,
+over the seeds. All ways see the same batches and the same initial server half; both halves are moved by AdamW, with ``--falling`` at rates
+that fall to zero at the last step. ``--angles`` prints instead the cosine between what a way estimates and the true gradient, for each learnt
+parameter and for all together, after a few server steps, and the square of the latter: the share of the true gradient's energy that the
+estimate sees.
 
 It needs `hosfl data fetch snippets minilm`. A seed takes about three minutes for each way on a quiet core.
 """
@@ -75,11 +76,11 @@ FED_BACK_BY = ("skip", "gated", "last")
 class Client:
     """The client half, and one step of it by one way."""
 
-    def __init__(self, way: Way, model: SplitModel, seed: int) -> None:
+    def __init__(self, way: Way, model: SplitModel, seed: int, decay_steps: int) -> None:
         self.way, self.half, self.run_key = way, model.client, named_key("run", seed)
         self.theta = initial_theta_c(model, seed)
         self.views: Views = self.half.views(self.theta)
-        self.optimizer = Optimizer(FirstOrderSettings(learning_rate=way.learning_rate or 1.0), self.half.size)
+        self.optimizer = Optimizer(FirstOrderSettings(learning_rate=way.learning_rate or 1.0, decay_steps=decay_steps), self.half.size)
         settings = ZerothOrderSettings()
         self.mu, self.prober = settings.mu, new_prober(self.half, self.run_key, settings)
         self.perturber = new_perturber(self.half, settings)
@@ -112,8 +113,10 @@ class Trial:
         task = TaskSettings(data="snippets", batch_size=options.batch, tokens_max=options.tokens, model=settings)
         self.data: Dataset = load_dataset(task, seed)
         model = build_model(settings, self.data.image_shape, self.data.classes, self.data.vocabulary)
-        self.client = Client(way, model, seed)
-        self.server = ServerTrainer(model.server, initial_theta_s(model, seed), FirstOrderSettings(learning_rate=SERVER_RATE))
+        decay_steps = options.steps if options.falling else 0
+        self.client = Client(way, model, seed, decay_steps)
+        server = FirstOrderSettings(learning_rate=SERVER_RATE, decay_steps=decay_steps)
+        self.server = ServerTrainer(model.server, initial_theta_s(model, seed), server)
         self.sampler = BatchSampler(seed, options.batch)
         self.images, self.labels = torch.from_numpy(self.data.train_images), torch.from_numpy(self.data.train_labels)
 
@@ -205,6 +208,7 @@ def main() -> None:
     parser.add_argument("--ways", default="frozen,skip_lora,first_lora", help=f"of {', '.join(WAYS)}")
     for name, value in (("cut", 4), ("steps", 240), ("every", 60), ("batch", 16), ("tokens", 32)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--falling", action="store_true", help="the rates of both halves fall in a straight line to zero at the last step")
     parser.add_argument("--angles", action="store_true", help="cosines with the true gradient instead")
     options = parser.parse_args()
     if options.small:
