@@ -1,11 +1,12 @@
 """What clients without back-propagation win on a pretrained text encoder: MiniLM on `snippets`, between a frozen client and first order.
 
 ``python -m benchmarks.skip_feedback [--seeds 3] [--ways frozen,hosfl] [--cut 4] [--steps 240] [--falling] [--json]`` trains one client and
-the server step by step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and loss, final and best,
-over the seeds. All ways see the same batches and the same initial server half; both halves are moved by AdamW, with ``--falling`` at rates
-that fall to zero at the last step. ``--angles`` prints instead the cosine between what a way estimates and the true gradient, for each learnt
-parameter and for all together, after a few server steps, and the square of the latter: the share of the true gradient's energy that the
-estimate sees.
+the server step by step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and loss, final and
+best, over the seeds. All ways see the same batches and the same initial server half; both halves are moved by AdamW, with ``--falling`` at
+rates that fall to zero at the last step.
+
+``--angles`` prints instead the cosine between what a way estimates and the true gradient, for each learnt parameter and for all together,
+after a few server steps, and the square of the latter: the share of the true gradient's energy that the estimate sees.
 
 It needs `hosfl data fetch snippets minilm`. A seed takes about three minutes for each way on a quiet core.
 """
