@@ -679,10 +679,13 @@ def scenarios() -> SearchStrategy[Scenario]:
 
 
 @given(scenarios())
-def test_what_is_written_reads_back_as_the_same(tmp_path_factory: pytest.TempPathFactory, scenario: Scenario) -> None:
+def test_what_is_written_reads_back_as_the_same_and_so_does_its_control(
+    tmp_path_factory: pytest.TempPathFactory, scenario: Scenario
+) -> None:
     path = tmp_path_factory.getbasetemp() / "resolved.toml"
-    path.write_text(to_toml(scenario), encoding="utf-8")
-    assert load_scenario(path) == scenario
+    for one in (scenario, scenario.frozen_control()):
+        path.write_text(to_toml(one), encoding="utf-8")
+        assert load_scenario(path) == one
 
 
 @pytest.mark.parametrize("method", ["hosfl_async", "hosfl_sync", "frozen_client"])

@@ -194,7 +194,7 @@ class Scenario:
         """The same run with clients that never move: what the split server reaches alone. Every report shows it beside the accuracy."""
         shared = replace(self.shared, probes=0, estimator="dual_projection", evaluate_every_versions=0)
         task = replace(self.task, model=replace(self.task.model, cut="layer"))
-        return replace(self, method="frozen_client", task=task, shared=shared, update=replace(self.update, rule="sgd")).agree()
+        return replace(self, method="frozen_client", task=task, shared=shared, update=UpdateSettings()).agree()
 
 
 def _shared_keys(settings: type) -> tuple[str, ...]:
