@@ -465,6 +465,14 @@ MUTANTS = (
         tests=("learning/test_update_rule.py",),
     ),
     Mutant(
+        name="control_that_keeps_the_rules_constants",
+        why="A control is written beside its run and read again: with another rule's constants it contradicts itself.",
+        file="scenario/schema.py",
+        old="update=UpdateSettings()).agree()",
+        new='update=replace(self.update, rule="sgd")).agree()',
+        tests=("test_scenario.py",),
+    ),
+    Mutant(
         name="weight_decay_at_the_rate_of_the_beginning",
         why="Decoupled weight decay shrinks by the entry's own rate, or parameters still shrink when all else has stopped.",
         file="learning/update_rule.py",
