@@ -1,4 +1,4 @@
-"""Memory of one client step with pretrained models: forward only, zeroth-order in two ways, first-order in two ways.
+"""Memory of one client step with pretrained models: forward only, zeroth-order in two ways, skip feedback, first-order in two ways.
 
 ``python -m benchmarks.memory_truth [--picture memory.png] [--models minilm] [--json]`` runs each way in a process of its own, which loads
 the client half, works three steps on random samples, and tells its peak resident set size (Linux). Ways:
@@ -6,6 +6,7 @@ the client half, works three steps on random samples, and tells its peak residen
 * forward: forward passes alone, what any client must hold;
 * layer-wise: a step of ours (anchor, P = 2 probes, projection), one layer perturbed at a time, the default where that saves 4 MiB;
 * scratch copy: the same with a perturbed copy of all that is learnt (``zeroth_order.signs = "independent"``);
+* skip feedback: a step by ``learning.skip_feedback``, where the residual writers' adapters are learnt (it has no others);
 * first order: back-propagation of the client half, with the gradient as one vector (the first-order method's own code);
 * recomputed: the same with activations recomputed block by block (torch.utils.checkpoint), the first-order rival in memory.
 
@@ -34,7 +35,8 @@ from hosfl_async.learning.first_order import client_gradient
 from hosfl_async.learning.layerwise_prober import LayerwiseProber
 from hosfl_async.learning.low_rank import LowRankPerturber
 from hosfl_async.learning.models import build_model
-from hosfl_async.learning.settings import ModelSettings, ZerothOrderSettings
+from hosfl_async.learning.settings import FED_BACK_CAUSAL, ModelSettings, ZerothOrderSettings
+from hosfl_async.learning.skip_feedback_causal import new_feedback
 from hosfl_async.learning.split_model import initial_theta_c
 from hosfl_async.learning.zeroth_order import DifferenceMaker, forward, project
 from hosfl_async.messages import StepId
@@ -54,14 +56,16 @@ class Size(NamedTuple):
 
 FULL, SMALL = Size(8, 64, 224, 1000, 3), Size(2, 8, 32, 30, 1)
 WAYS = {"baseline": "loaded", "forward": "forward", "layerwise": "layer-wise", "scratch": "scratch copy"}
-WAYS |= {"first_order": "first order", "recomputed": "recomputed"}
+WAYS |= {"skip": "skip feedback", "first_order": "first order", "recomputed": "recomputed"}
 
 _MINILM, _SMOLLM2 = {"name": "minilm", "cut_block": 4}, {"name": "smollm2", "cut_block": 15}
 _EFFICIENTNET = {"name": "efficientnet_lite0", "cut_block": 10}
 CASES = {
     "MiniLM, 4 of 6 blocks, LoRA": ModelSettings(**_MINILM, trainable="lora"),  # type: ignore[arg-type]
+    "MiniLM, 4 of 6 blocks, LoRA of writers": ModelSettings(**_MINILM, trainable="lora_writers"),  # type: ignore[arg-type]
     "MiniLM, 4 of 6 blocks, all": ModelSettings(**_MINILM, trainable="all"),  # type: ignore[arg-type]
     "SmolLM2, 15 of 30 blocks, LoRA": ModelSettings(**_SMOLLM2, trainable="lora"),  # type: ignore[arg-type]
+    "SmolLM2, 15 of 30 blocks, LoRA of writers": ModelSettings(**_SMOLLM2, trainable="lora_writers"),  # type: ignore[arg-type]
     "SmolLM2, 15 of 30 blocks, all": ModelSettings(**_SMOLLM2, trainable="all"),  # type: ignore[arg-type]
     "EfficientNet-Lite0, 10 of 16 blocks, all": ModelSettings(**_EFFICIENTNET, trainable="all"),  # type: ignore[arg-type]
 }
@@ -90,10 +94,15 @@ def run_way(case: str, way: str, size: Size = FULL) -> dict[str, int]:
     prober: DifferenceMaker = LayerwiseProber(half, RUN_KEY, 1e-3, LowRankPerturber(half.shapes, 16))
     if way == "scratch":
         prober = new_prober(half, RUN_KEY, ZerothOrderSettings(signs="independent"))
+    feedback = new_feedback(half, "skip") if way == "skip" else None
     if way == "recomputed":
         _recompute(half.module)
     for number in range(0 if way == "baseline" else size.steps):
         step = StepId("client-0", 1, number)
+        if feedback:
+            anchor, noted = feedback.forward(views, batch)
+            feedback.gradient(views, batch, torch.full(anchor.shape, 1e-3), noted)
+            continue
         anchor = forward(half, views, batch)
         if way in ("layerwise", "scratch"):
             differences = prober.differences(theta, views, batch, anchor, step, PROBES)
@@ -126,9 +135,11 @@ def _blocks_of(module: nn.Module) -> list[nn.Module]:
 
 
 def measure(case: str, *more: str) -> dict[str, int]:
-    """The peak of each way, in bytes, and how many parameters are learnt."""
+    """The peak of each way that there is for it, in bytes, and how many parameters are learnt."""
     result = {}
     for way in WAYS:
+        if way == "skip" and CASES[case].trainable not in FED_BACK_CAUSAL:
+            continue
         found = in_own_process("benchmarks.memory_truth", "--case", case, "--way", way, *more)
         result[way], result["learnt"] = found["peak_bytes"], found["learnt"]
     return result
@@ -141,11 +152,12 @@ def draw(results: dict[str, dict[str, int]], path: Path) -> None:
     shown = [way for way in WAYS if way != "baseline"]
     figure = Figure(figsize=(7.0, 0.6 + 0.9 * len(results)), dpi=100, layout="constrained")
     axes = figure.subplots()
-    colours = ("#8a8a8a", "#0b6e99", "#7fb3cc", "#c8553d", "#e3a892")
+    colours = ("#8a8a8a", "#0b6e99", "#7fb3cc", "#4a8f5c", "#c8553d", "#e3a892")
     for index, (way, colour) in enumerate(zip(shown, colours, strict=True)):
-        places = [row + 0.16 * (index - 2) for row in range(len(results))]
-        added = [(found[way] - found["baseline"]) / 1e6 for found in results.values()]
-        bars = axes.barh(places, added, 0.15, color=colour, label=WAYS[way])
+        those = [(row, found) for row, found in enumerate(results.values()) if way in found]
+        places = [row + 0.14 * (index - 2.5) for row, _ in those]
+        added = [(found[way] - found["baseline"]) / 1e6 for _, found in those]
+        bars = axes.barh(places, added, 0.13, color=colour, label=WAYS[way])
         axes.bar_label(bars, fmt="%.0f", fontsize=6, padding=2)
     axes.set_yticks(range(len(results)), list(results), fontsize=7)
     axes.invert_yaxis()
@@ -183,7 +195,7 @@ def main() -> None:
     print(f"Peak resident MB, one process each; {sizes}, P = {PROBES}, one thread")
     print("| client half | learnt | " + " | ".join(WAYS.values()) + " |\n|---|---:|" + "---:|" * len(WAYS))
     for case, found in results.items():
-        print(f"| {case} | {found['learnt']:,} | " + " | ".join(f"{found[way] / 1e6:.0f}" for way in WAYS) + " |")
+        print(f"| {case} | {found['learnt']:,} | " + " | ".join(f"{found[way] / 1e6:.0f}" if way in found else "" for way in WAYS) + " |")
 
 
 if __name__ == "__main__":

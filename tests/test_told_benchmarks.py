@@ -45,8 +45,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     "memory": ("mlp, 64-8: inference .*client step .*back propagation", "cnn, 16x16, 8 channels: inference"),
     "memory_truth": (
         r"\| MiniLM, .*LoRA \|",
+        r"\| MiniLM, .*LoRA of writers \|",
         r"\| MiniLM, .*all \|",
         r"\| SmolLM2, .*LoRA \|",
+        r"\| SmolLM2, .*LoRA of writers \|",
         r"\| SmolLM2, .*all \|",
         r"\| EfficientNet",
     ),
