@@ -111,6 +111,13 @@ def test_method_on_the_command_line_wins_over_the_file(write) -> None:
     assert ["--set shared.probes" in text for text in problems_of(path, "method=frozen_client", "shared.probes=4")] == [True]
 
 
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_the_control_of_every_scenario_can_be_asked_for_by_its_name(path: Path) -> None:
+    asked = load_scenario(path, ["method=frozen_client"])
+    assert asked.update == replace(asked.update, rule="sgd", decay_versions=0)
+    assert not asked.shared.probes
+
+
 def test_frozen_control_changes_nothing_else() -> None:
     scenario = load_scenario(SCENARIOS[0])
     control = scenario.frozen_control()

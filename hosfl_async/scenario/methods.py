@@ -63,7 +63,7 @@ METHODS: dict[str, Entry] = {
     "hosfl_async": Entry(f"ours, from {_HOSFL}, and FedBuff, arXiv:2106.06639", fixes=_PROJECTION),
     "hosfl_sync": Entry(f"{_HOSFL}, algorithm 1", synchronous=True, fixes=_PROJECTION),
     "hosfl_sync_over_selected": Entry(f"{_HOSFL}, with the over-selection of arXiv:1902.01046", True, True, fixes=_PROJECTION),
-    "frozen_client": Entry("the control", fixes={"shared.probes": 0, "update.rule": "sgd", **_PROJECTION}),
+    "frozen_client": Entry("the control", fixes={"shared.probes": 0, "update.rule": "sgd", "update.decay_versions": 0, **_PROJECTION}),
     "sfl_first_order": Entry(f"{_SPLITFED}, in the schedule of FedBuff, arXiv:2106.06639", fixes=_FIRST_ORDER, defaults=_SENT_WHOLE),
     "sfl_first_order_sync": Entry(
         f"{_SPLITFED}, the client halves averaged after every step", synchronous=True, fixes=_FIRST_ORDER, defaults=_SENT_WHOLE
