@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PICTURES = ROOT / "docs/pictures"
 FACTOR = "fleet[1].speed_factor"
-BYTES = ("bytes_digits", "bytes_watch", "bytes_fashion")
+BYTES = ("bytes_digits", "bytes_watch", "bytes_fashion", "bytes_minilm")
 LINE, POINT, FAINT = "#0b6e99", "#333333", "#9a9a9a"
 Lines = Sequence[Mapping[str, str]]
 
@@ -96,6 +96,8 @@ def draw_bytes(studies: Sequence[tuple[Study, Lines]], path: Path) -> None:
 
 
 def _draw_front(panel: Axes, study: Study, lines: Lines) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     labels = [row.label for row in study.row]
     each = [[line for line in lines if line["label"] == label] for label in labels]
     points = [(fmean(float(line["cut_bytes"]) for line in own) / 1e6, fmean(float(line["accuracy_final"]) for line in own)) for own in each]
@@ -111,6 +113,9 @@ def _draw_front(panel: Axes, study: Study, lines: Lines) -> None:
     title = study.scenario + (f" (frozen client {fmean(frozen):.3f})" if frozen else "")
     panel.set_title(title, fontsize=9, loc="left")
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
     panel.margins(x=0.25)
 
 
