@@ -65,6 +65,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "simulator": ("100 clients: .* events/s", "20 clients: .* events per client step", "memory per client"),
     "skip_feedback": ("frozen", "skip_lora", "first_lora", "skip_writers", "first_writers"),
+    "skip_feedback --falling": ("frozen", "hosfl_blocks", "first_blocks"),
     "skip_feedback --angles": ("hosfl:", "skip_lora:", "gated_lora:", "skip_writers:", "gated_writers:"),
     "study": (r"\| .*frozen client \|",),
     "study_pictures": ("bytes.png +staleness-sweep.png",),
@@ -218,7 +219,7 @@ def check_json(out: str) -> None:
 
 def check_rows(command: str, out: str) -> None:
     name = name_of(command)
-    rows = ROWS.get(next((f"{name} {option}" for option in ("--angles", "--list", "--error") if option in command), name), ())
+    rows = ROWS.get(next((f"{name} {option}" for option in ("--angles", "--falling", "--list", "--error") if option in command), name), ())
     assert rows, f"{name}: what it prints must be told in ROWS"
     for row in rows:
         lines = [line.strip() for line in out.splitlines() if re.match(row, line.strip())]
