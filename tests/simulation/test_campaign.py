@@ -55,11 +55,11 @@ def test_generated_worlds_hold_every_invariant(part: int, tmp_path: Path) -> Non
 
 
 def test_the_campaign_meets_every_method_and_every_kind_of_fault() -> None:
-    """Nothing is left out unseen: what is counted here is drawn in less than half of the campaign."""
+    """Nothing is left out unseen: what is counted here is drawn in a quarter of the campaign."""
     met: Counter[str] = Counter()
 
     @seed(FIRST_SEED)
-    @settings(drawing, max_examples=800, phases=[Phase.generate])
+    @settings(drawing, max_examples=500, phases=[Phase.generate])
     @given(small_worlds())
     def draw(world: Scenario) -> None:
         assert 2 <= world.clients <= 6
