@@ -65,7 +65,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "simulator": ("100 clients: .* events/s", "20 clients: .* events per client step", "memory per client"),
     "skip_feedback": ("frozen", "skip_lora", "first_lora", "skip_writers", "first_writers"),
-    "skip_feedback --falling": ("frozen", "hosfl_blocks", "first_blocks"),
+    "skip_feedback --falling": ("frozen", "last_writer", "hosfl_blocks", "first_blocks"),
     "skip_feedback --angles": ("hosfl:", "skip_lora:", "gated_lora:", "skip_writers:", "gated_writers:"),
     "study": (r"\| .*frozen client \|",),
     "study_pictures": ("bytes.png +staleness-sweep.png",),
