@@ -18,7 +18,7 @@ import json
 import sys
 from collections.abc import Sequence
 from statistics import mean, stdev
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from hosfl_async.learning.split_model import SplitModel, Views, initial_theta_c,
 from hosfl_async.learning.zeroth_order import Activations, forward, project
 from hosfl_async.messages import StepId
 
-PROBES = 5
+PROBES, MANY = 5, 20
 SERVER_RATE = 5e-5
 TEST_BATCH = 50
 ANGLES_AFTER = 40
@@ -53,11 +53,19 @@ class Way(NamedTuple):
     trainable: Trainable
     learning_rate: float
     forwards: float
+    probes: int = PROBES
+    signs: Literal["independent", "low_rank"] = "low_rank"
 
 
-WAYS = {
+WAYS: dict[str, Way] = {
     "frozen": Way("none", "lora_writers", 0.0, 1),
     "hosfl": Way("probes", "lora_writers", 1e-3, 1 + PROBES),
+    "hosfl_independent": Way("probes", "lora_writers", 1e-3, 1 + PROBES, signs="independent"),
+    "hosfl_many": Way("probes", "lora_writers", 1e-3, 1 + MANY, MANY),
+    "hosfl_norms": Way("probes", "norms", 3e-3, 1 + PROBES),
+    "hosfl_norms_many": Way("probes", "norms", 3e-3, 1 + MANY, MANY),
+    "skip_norms": Way("skip", "norms", 3e-3, 2.1),
+    "first_norms": Way("gradient", "norms", 3e-3, 3),
     "skip_lora": Way("skip", "lora_writers", 1e-3, 2.1),
     "gated_lora": Way("gated", "lora_writers", 1e-3, 2.9),
     "first_lora": Way("gradient", "lora_writers", 1e-3, 3),
@@ -82,7 +90,7 @@ class Client:
         self.theta = initial_theta_c(model, seed)
         self.views: Views = self.half.views(self.theta)
         self.optimizer = Optimizer(FirstOrderSettings(learning_rate=way.learning_rate or 1.0, decay_steps=decay_steps), self.half.size)
-        settings = ZerothOrderSettings()
+        settings = ZerothOrderSettings(signs=way.signs)
         self.mu, self.prober = settings.mu, new_prober(self.half, self.run_key, settings)
         self.perturber = new_perturber(self.half, settings)
         self.feedback = SkipFeedback(self.half, "gated" if way.estimator == "gated" else "skip") if way.estimator in FED_BACK_BY else None
@@ -98,11 +106,11 @@ class Client:
             return found
         if self.way.estimator == "gradient":
             return client_gradient(self.half, self.views, batch, dual)
-        differences = self.prober.differences(self.theta, self.views, batch, activations, step, PROBES)
+        differences = self.prober.differences(self.theta, self.views, batch, activations, step, self.way.probes)
         found = aligned_vector(self.half.size)
         found[:] = 0
         for probe, slope in enumerate(project(differences, dual.numpy(), self.mu)):
-            self.perturber.add_scaled_direction(found, direction_key(self.run_key, step, probe, None), slope / PROBES)
+            self.perturber.add_scaled_direction(found, direction_key(self.run_key, step, probe, None), slope / self.way.probes)
         return found
 
 
