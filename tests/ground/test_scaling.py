@@ -84,14 +84,34 @@ def test_what_does_not_fit_float32_is_refused(value: float) -> None:
         coefficients([0.0, value], learning_rate=10.0, weight=1.0, contributions=1)
 
 
+@pytest.mark.parametrize("place", [0, 1, 99_999])
+@pytest.mark.parametrize("value", [nan, inf, -inf, 3e38, -3e38])
+def test_one_element_of_a_dense_gradient_that_does_not_fit_is_found_wherever_it_is(value: float, place: int) -> None:
+    values = [0.0] * 100_000
+    values[place] = value
+    with pytest.raises(OverflowError):
+        scaled_gradient(struct.pack("<100000f", *values), learning_rate=10.0, weight=1.0, contributions=1)
+
+
+def test_a_rate_that_overflows_is_refused_and_nothing_is_warned_of() -> None:
+    with pytest.raises(OverflowError):
+        scaled_gradient(struct.pack("<2f", 1.0, 0.0), learning_rate=1e308, weight=1e308, contributions=1)
+
+
+def test_a_client_half_without_numbers_has_an_empty_gradient() -> None:
+    assert scaled_gradient(b"", learning_rate=1.0, weight=1.0, contributions=1) == b""
+
+
 @given(st.lists(st.floats(-4.0, 4.0, width=32), min_size=1, max_size=8), st.floats(0.25, 8.0))
 def test_what_is_beyond_a_bound_is_refused_and_nothing_else(values: list[float], bound: float) -> None:
     packed = struct.pack(f"<{len(values)}f", *values)
-    if max(map(abs, values)) <= bound:
-        assert scaled_gradient(packed, learning_rate=1.0, weight=1.0, contributions=1, bound=bound) == packed
-    else:
-        with pytest.raises(OverflowError):
-            scaled_gradient(packed, learning_rate=1.0, weight=1.0, contributions=1, bound=bound)
+    whole = {"learning_rate": 1.0, "weight": 1.0, "contributions": 1.0, "bound": bound}
+    for scaled in (lambda: scaled_gradient(packed, **whole), lambda: coefficients([v * len(values) for v in values], **whole)):
+        if max(map(abs, values)) <= bound:
+            assert scaled() == packed
+        else:
+            with pytest.raises(OverflowError):
+                scaled()
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=8))
