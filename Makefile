@@ -12,6 +12,8 @@ OPTIONS ?=
 PYTEST_OPTIONS ?= -n auto
 
 BIN := .venv/bin
+# Python compiles a module when it is first imported; of what is installed, a run imports a small part.
+PIP = $(BIN)/python -m pip install --no-compile --constraint constraints.txt
 READY := .venv/ready
 READY_TEST := .venv/ready-test
 READY_DOCS := .venv/ready-docs
@@ -67,7 +69,7 @@ soak: $(READY_DOCS) ## long campaigns: many more examples, schedules and planted
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 tracking: $(READY) ## runs written into TensorBoard, MLflow and Weights & Biases, and read back: installs the extras first
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test,mlflow,wandb]'
+	$(PIP) --quiet --no-build-isolation --editable '.[test,mlflow,wandb]'
 	$(BIN)/python -m pytest tests/tracking
 
 clean: ## remove .venv and every cache (never runs/)
@@ -79,18 +81,18 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or later is needed, %s is %s: make PYTHON=python3.12 ..." % (sys.executable, sys.version.split()[0]))'
 	@echo "Installing into .venv (once; torch is large)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
-	@$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[devices]' \
+	@$(PIP) --quiet hatchling editables
+	@$(PIP) --no-build-isolation --editable '.[devices]' \
 		| { grep --line-buffered -E '^ *(Downloading|Using cached|Installing|ERROR)' || true; } \
 		| sed -u -E 's/^(Installing) collected packages.*/\1 them/'
 	@touch $@
 
 $(READY_TEST): $(READY)
 	@echo "Installing what tests and checks need (once)"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[test,dev]'
+	@$(PIP) --quiet --no-build-isolation --editable '.[test,dev]'
 	@touch $@
 
 $(READY_DOCS): $(READY_TEST)
 	@echo "Installing what builds the documents (once)"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[docs]'
+	@$(PIP) --quiet --no-build-isolation --editable '.[docs]'
 	@touch $@

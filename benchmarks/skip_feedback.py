@@ -213,7 +213,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = new_parser(__doc__)
-    parser.add_argument("--seeds", default="3", help="how many, or a list such as 0,2")
+    parser.add_argument("--seeds", default="3", help="how many, or a list such as 0,2 or 7,")
     parser.add_argument("--ways", default="frozen,skip_lora,first_lora", help=f"of {', '.join(WAYS)}")
     for name, value in (("cut", 4), ("steps", 240), ("every", 60), ("batch", 16), ("tokens", 32)):
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -226,7 +226,7 @@ def main() -> None:
     if options.angles:
         angles(options)
         return
-    seeds = [int(each) for each in options.seeds.split(",")] if "," in options.seeds else [*range(int(options.seeds))]
+    seeds = [int(each) for each in options.seeds.split(",") if each] if "," in options.seeds else [*range(int(options.seeds))]
     results = []
     for seed in seeds[:SMALL_SEEDS] if options.small else seeds:
         for name in options.ways.split(","):
