@@ -14,6 +14,7 @@ What cannot make progress by design is not drawn, and said here:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from hypothesis import reject
@@ -41,9 +42,9 @@ _TENTHS = 10
 
 def worlds(base: Scenario, horizon_s: float) -> SearchStrategy[Scenario]:
     """Worlds around ``base``; things go wrong within twice ``horizon_s`` modelled seconds."""
-    times = _Times(horizon_s)
-    clients = [name for name, _ in base.devices()]
-    agents = [AGGREGATOR, SPLIT_SERVER, *clients]
+    times = _times(horizon_s)
+    clients = tuple(name for name, _ in base.devices())
+    agents = (AGGREGATOR, SPLIT_SERVER, *clients)
     outage = st.builds(
         Outage, agent=st.sampled_from(agents), at_s=times.moments, absence_s=times.spans, kind=st.sampled_from(["pause", "crash"])
     )
@@ -61,7 +62,7 @@ def worlds(base: Scenario, horizon_s: float) -> SearchStrategy[Scenario]:
     return st.builds(
         world,
         _links(horizon_s),
-        st.tuples(*[_habits(group, times, stays=not number) for number, group in enumerate(base.fleet)]),
+        st.tuples(*[_group(group, _habits(times, stays=not number)) for number, group in enumerate(base.fleet)]),
         st.lists(outage, max_size=OUTAGES_MAX),
         st.lists(faults(agents, clients, times), max_size=FAULTS_MAX),
         st.integers(0, 1000),
@@ -82,6 +83,15 @@ class _Times:
         return round(tenths * self.tenth_s, 3)
 
 
+@lru_cache
+def _times(horizon_s: float) -> _Times:
+    return _Times(horizon_s)
+
+
+# The strategies below are kept: hypothesis looks through every new one before it draws from it.
+
+
+@lru_cache
 def _links(horizon_s: float) -> SearchStrategy[dict[str, Any]]:
     share = st.integers(0, 30).map(lambda percent: percent / 100)
     delay_s = st.integers(0, 100).map(lambda number: round(number * horizon_s / 1000, 3))
@@ -105,8 +115,13 @@ def _links(horizon_s: float) -> SearchStrategy[dict[str, Any]]:
     )
 
 
-def _habits(group: FleetGroup, times: _Times, *, stays: bool) -> SearchStrategy[FleetGroup]:
-    """The group as it is, or one that comes and goes, drops out, or is slow. ``stays``: none of it leaves for ever."""
+def _group(group: FleetGroup, habits: SearchStrategy[dict[str, Any]]) -> SearchStrategy[FleetGroup]:
+    return habits.map(lambda drawn: replace(group, **drawn))
+
+
+@lru_cache
+def _habits(times: _Times, *, stays: bool) -> SearchStrategy[dict[str, Any]]:
+    """What makes a group come and go, drop out, or be slow, or nothing of that. ``stays``: none of it leaves for ever."""
     comings = {"joins_after_mean_s": times.moments, **({} if stays else {"leaves_after_mean_s": times.moments})}
     availability = [st.builds(AvailabilitySettings, **comings)]
     dropout = []
@@ -137,10 +152,11 @@ def _habits(group: FleetGroup, times: _Times, *, stays: bool) -> SearchStrategy[
         "jitter_sigma": st.sampled_from([0.0, 0.5]),
         "shared_uplink_bytes_per_s": st.sampled_from([0.0, 20_000.0]),
     }
-    return st.fixed_dictionaries({}, optional=changes).map(lambda drawn: replace(group, **drawn))
+    return st.fixed_dictionaries({}, optional=changes)
 
 
-def faults(agents: list[str], clients: list[str], times: _Times) -> SearchStrategy[Fault]:
+@lru_cache
+def faults(agents: tuple[str, ...], clients: tuple[str, ...], times: _Times) -> SearchStrategy[Fault]:
     """One fault of any kind, once or again and again."""
     whom = st.lists(st.sampled_from([CLIENTS, *agents]), min_size=1, max_size=2, unique=True).map(tuple)
     again: SearchStrategy[dict[str, Any]] = st.one_of(
@@ -316,31 +332,38 @@ _COMPUTE = st.fixed_dictionaries(
 )
 
 
+_AGGREGATOR = st.fixed_dictionaries(
+    {
+        "client_steps": st.integers(1, 16),
+        "learning_rate": st.sampled_from([0.1, 2.0]),
+        "learning_rate_final_share": st.sampled_from([1.0, 0.0]),
+        "buffer_deadline_s": st.sampled_from([60.0, 20.0]),
+        "divide_by": st.sampled_from(["buffer_contributions", "weights"]),
+        "device_share_max": st.sampled_from([1.0, 1.0, 0.5]),
+        "participation": st.fixed_dictionaries({"rule": st.sampled_from(["any", "capped", "inverse"])}),
+        "clipping": st.fixed_dictionaries(
+            {
+                "rule": st.sampled_from(["none", "fixed", "median"]),
+                "window_min": st.integers(1, 8),
+                "held_devices": st.sampled_from([0, 0, 2]),
+            }
+        ),
+        "page_entries_max": st.integers(1, 4),
+        "entries_kept_max": st.integers(1, 8),
+        "snapshot_every_versions": st.integers(1, 6),
+        "snapshot_behind_versions": st.integers(1, 6),
+        "digests_kept_max": st.integers(1, 8),
+        "place_deadline_s": st.sampled_from([100.0, 10.0]),
+        "parked_max": st.integers(1, 6),
+        "overtaken_max": st.integers(1, 6),
+        "farewells_max": st.integers(0, 20),
+    }
+)
+
+
 @st.composite
 def _aggregators(draw: Any, clients: int, *, synchronous: bool, over_selected: bool) -> dict[str, Any]:
-    table: dict[str, Any] = {
-        "client_steps": draw(st.integers(1, 16)),
-        "learning_rate": draw(st.sampled_from([0.1, 2.0])),
-        "learning_rate_final_share": draw(st.sampled_from([1.0, 0.0])),
-        "buffer_deadline_s": draw(st.sampled_from([60.0, 20.0])),
-        "divide_by": draw(st.sampled_from(["buffer_contributions", "weights"])),
-        "device_share_max": draw(st.sampled_from([1.0, 1.0, 0.5])),
-        "participation": {"rule": draw(st.sampled_from(["any", "capped", "inverse"]))},
-        "clipping": {
-            "rule": draw(st.sampled_from(["none", "fixed", "median"])),
-            "window_min": draw(st.integers(1, 8)),
-            "held_devices": draw(st.sampled_from([0, 0, 2])),
-        },
-        "page_entries_max": draw(st.integers(1, 4)),
-        "entries_kept_max": draw(st.integers(1, 8)),
-        "snapshot_every_versions": draw(st.integers(1, 6)),
-        "snapshot_behind_versions": draw(st.integers(1, 6)),
-        "digests_kept_max": draw(st.integers(1, 8)),
-        "place_deadline_s": draw(st.sampled_from([100.0, 10.0])),
-        "parked_max": draw(st.integers(1, 6)),
-        "overtaken_max": draw(st.integers(1, 6)),
-        "farewells_max": draw(st.integers(0, 20)),
-    }
+    table: dict[str, Any] = draw(_AGGREGATOR)
     places = "cohort" if over_selected else draw(st.sampled_from(["none", "cohort", *([] if synchronous else ["concurrency"])]))
     if places == "cohort":
         table["cohort"] = draw(st.integers(1, clients - over_selected))
