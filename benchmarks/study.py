@@ -203,7 +203,7 @@ def run_study(study: Study, processes: int, folder: Path | None = None) -> list[
     def told(done: int, total: int, name: str) -> None:
         print(f"{study.name}: {done} of {total}, {name}, {perf_counter() - begun:.0f} s", file=sys.stderr, flush=True)
 
-    run_many(list({point.name: point for _, _, point in runs}.values()), out, processes=processes, told=told)
+    run_many(list({point.name: point for _, _, point in runs}.values()), out, processes=processes, told=told, logs=False)
     lines = []
     for condition, label, point in runs:
         figures = figures_of(point, out / point.name, study)

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import study
 from benchmarks.study import FROZEN, read_lines, read_study, rendered, run_study, table, write_lines
+from hosfl_async.assembly.folder import METRICS, SCENARIO, SUMMARY
 from hosfl_async.errors import SettingsError
 
 NAMES = study.names()
@@ -83,6 +84,7 @@ def test_a_study_runs_once_and_tells_the_same_from_its_figures(small: str, capsy
     assert [line["label"] for line in lines[:6]] == ["as it is"] * 2 + ["other"] * 2 + [FROZEN] * 2
     assert all(line["samples"] == 40 * 32 and line["bytes"] > line["cut_bytes"] > 0 for line in lines)
     assert len(list(study.RUNS.iterdir())) == 10, "a frozen client has no probes: its runs are shared by both values"
+    assert {path.name for path in study.RUNS.glob("*/*")} == {SCENARIO, SUMMARY, METRICS}, "no log, which may be gigabytes"
     write_lines(asked, lines)
     told = table(asked, read_lines(asked))
     assert told.count("\n") == 2 + 2 * 3 and "at 1,000 samples" in told

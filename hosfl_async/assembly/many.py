@@ -40,8 +40,11 @@ Told = Callable[[int, int, str], None]
 """Called with (runs done, runs in all, the latest one's name)."""
 
 
-def run_many(points: Sequence[Point], out: Path, *, processes: int = 1, told: Told | None = None) -> list[Summary]:
-    """One summary per point, in their order. Raises what a run raises; the others that are finished stay so."""
+def run_many(points: Sequence[Point], out: Path, *, processes: int = 1, told: Told | None = None, logs: bool = True) -> list[Summary]:
+    """One summary per point, in their order. ``logs``: whether folders keep their update logs.
+
+    Raises what a run raises; the others that are finished stay so.
+    """
     left = [point for point in points if not _finished(point, out)]
     done = len(points) - len(left)
 
@@ -53,10 +56,10 @@ def run_many(points: Sequence[Point], out: Path, *, processes: int = 1, told: To
 
     if processes <= 1 or len(left) <= 1:
         for point in left:
-            tell(_run(point, out))
+            tell(_run(point, out, logs))
     else:
         with ProcessPoolExecutor(min(processes, len(left)), mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
-            waiting = [pool.submit(_run, point, out) for point in left]
+            waiting = [pool.submit(_run, point, out, logs) for point in left]
             try:
                 for each in as_completed(waiting):
                     tell(each.result())
@@ -88,12 +91,15 @@ def _finished(point: Point, out: Path) -> bool:
     raise SettingsError(str(folder), "holds another run", expected="the same settings as now", mend="choose another folder with --out")
 
 
-def _run(point: Point, out: Path) -> str:
+def _run(point: Point, out: Path, logs: bool) -> str:
     part = out / f"{point.name}.part"
     if part.exists():
         if not {path.name for path in part.iterdir()} <= OURS:
             raise SettingsError(str(part), "holds something that is not an interrupted run of ours", mend="move it away")
         shutil.rmtree(part)
     simulate(point.scenario, folder=part, control=point.control, traced=False)
+    if not logs:
+        for left in part.glob(f"{LOG}*"):
+            left.unlink()
     part.rename(out / point.name)
     return point.name
