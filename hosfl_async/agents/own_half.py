@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import structs
 
 from hosfl_async.agents.settings import AggregatorSettings
-from hosfl_async.agents.update_log import UpdateLog, digest_marks
+from hosfl_async.agents.update_log import UpdateLog, digest_marks, entry_bytes
 from hosfl_async.jobs import Replay, Replayed, SnapshotTaken, TakeSnapshot
 from hosfl_async.messages import Snapshot
 
@@ -25,6 +25,8 @@ class OwnHalf:
         """The latest; its head and finished are those of when it was sent last."""
         self._settings = settings
         self._log = log
+        self._replaying, self._since_snapshot = 0, 0
+        """Bytes of the entries that the learner replays now, and of those replayed since the latest snapshot."""
         self._digests: OrderedDict[int, bytes] = OrderedDict()
 
     def digest(self, version: int) -> bytes | None:
@@ -50,13 +52,15 @@ class OwnHalf:
     def next_job(self, *, over: bool) -> Replay | TakeSnapshot | None:
         """A snapshot if one is due (first, or a busy log would never let it come, and never be forgotten); else replay what lacks;
         else, when the run is over, the digest of the end."""
-        head = self._log.head
+        head, settings = self._log.head, self._settings
         final = head if over else None
-        if self.version - self.snapshot_version >= self._settings.snapshot_every_versions:
+        new = self.version - self.snapshot_version
+        if new >= settings.snapshot_every_versions or (new and self._since_snapshot >= settings.entries_bytes_max / 2):
             return TakeSnapshot()
         if self.version < head:
-            entries = self._log.after(self.version, self._settings.page_entries_max)
-            marks = digest_marks(self.version, entries[-1].version, self._settings.digest_every_versions, final)
+            entries = self._log.after(self.version, settings.page_entries_max)
+            self._replaying = sum(map(entry_bytes, entries))
+            marks = digest_marks(self.version, entries[-1].version, settings.digest_every_versions, final)
             return Replay(entries, marks)
         if over and head not in self._digests:
             return Replay((), (head,))
@@ -66,8 +70,11 @@ class OwnHalf:
         match result:
             case Replayed(version, checkpoints):
                 self.version = version
+                self._since_snapshot, self._replaying = self._since_snapshot + self._replaying, 0
                 for checkpoint in checkpoints:
                     self.note_digest(checkpoint.version, checkpoint.digest)
             case SnapshotTaken(version, parameters, digest):
+                self._since_snapshot = 0
                 self.snapshot = Snapshot(version, parameters, digest, self._log.chain_at(version), version)
-                self._log.forget(keep_max=self._settings.entries_kept_max, covered=version)
+        settings = self._settings
+        self._log.forget(keep_max=settings.entries_kept_max, bytes_max=settings.entries_bytes_max, covered=self.snapshot_version)

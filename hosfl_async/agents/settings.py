@@ -270,6 +270,9 @@ class AggregatorSettings:
     """Bytes of coefficients and gradients in one page; a page has at least one entry."""
     entries_kept_max: Annotated[int, Ge(1)] = 4096
     """Log entries kept in memory; whoever needs older ones gets a snapshot."""
+    entries_bytes_max: Annotated[int, Ge(1)] = 4 * 2**30
+    """Bytes of coefficients and gradients in them, the same. Dense gradients have as many numbers as the client half. Where those since the
+    latest snapshot are half of it, the next one is taken, for what no snapshot covers is kept."""
     snapshot_every_versions: Annotated[int, Ge(1)] = 100
     """Versions between two snapshots."""
     snapshot_behind_versions: Annotated[int, Ge(1)] = 200

@@ -20,6 +20,8 @@ class UpdateLog:
     def __init__(self) -> None:
         self.head = 0
         self.chain = EMPTY_CHAIN
+        self.bytes = 0
+        """Of the coefficients and gradients in the kept entries."""
         self._entries: deque[LogEntry] = deque()
 
     @property
@@ -39,6 +41,7 @@ class UpdateLog:
 
     def _take(self, entry: LogEntry) -> None:
         self.head, self.chain = entry.version, entry.chain
+        self.bytes += entry_bytes(entry)
         self._entries.append(entry)
 
     def after(self, version: int, count_max: int, bytes_max: int | None = None) -> tuple[LogEntry, ...]:
@@ -52,7 +55,7 @@ class UpdateLog:
         entries = tuple(islice(self._entries, skip, skip + count_max))
         if bytes_max is None:
             return entries
-        total = accumulate(sum(len(term.coefficients) + len(term.gradient) for term in entry.terms) for entry in entries)
+        total = accumulate(map(entry_bytes, entries))
         return entries[: max(1, sum(size <= bytes_max for size in total))]
 
     def chain_at(self, version: int) -> bytes:
@@ -61,10 +64,15 @@ class UpdateLog:
             return EMPTY_CHAIN
         return self.after(version - 1, 1)[0].chain
 
-    def forget(self, *, keep_max: int, covered: int) -> None:
-        """Drop the oldest entries beyond ``keep_max``, but none above version ``covered`` (that of the latest snapshot)."""
-        while len(self._entries) > keep_max and self._entries[0].version < covered:
-            self._entries.popleft()
+    def forget(self, *, keep_max: int, bytes_max: int, covered: int) -> None:
+        """Drop the oldest entries beyond ``keep_max`` or ``bytes_max``, none but those below ``covered``, the latest snapshot's version."""
+        while (len(self._entries) > keep_max or self.bytes > bytes_max) and self._entries[0].version < covered:
+            self.bytes -= entry_bytes(self._entries.popleft())
+
+
+def entry_bytes(entry: LogEntry) -> int:
+    """What grows with the client half: four bytes for each coefficient and each number of a gradient."""
+    return sum(len(term.coefficients) + len(term.gradient) for term in entry.terms)
 
 
 def check_follows(entry: LogEntry, version: int, chain: bytes) -> None:

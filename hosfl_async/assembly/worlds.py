@@ -350,6 +350,7 @@ _AGGREGATOR = st.fixed_dictionaries(
         ),
         "page_entries_max": st.integers(1, 4),
         "entries_kept_max": st.integers(1, 8),
+        "entries_bytes_max": st.sampled_from([1 << 32, 1 << 32, 100]),
         "snapshot_every_versions": st.integers(1, 6),
         "snapshot_behind_versions": st.integers(1, 6),
         "digests_kept_max": st.integers(1, 8),

@@ -13,6 +13,7 @@ from toy import RETRY, SMALL_AGGREGATOR, ToyLearner, digest, hashed
 
 from hosfl_async.agent import JobFailed, PeerGone, Persist, Record, Send, Stopping, TimerFired
 from hosfl_async.agents import Aggregator, StalenessSettings
+from hosfl_async.agents.update_log import entry_bytes
 from hosfl_async.codec import encode
 from hosfl_async.errors import AgentError
 from hosfl_async.jobs import Introduce, Replay, TakeSnapshot
@@ -419,6 +420,21 @@ def test_entries_are_forgotten_only_below_a_snapshot_and_a_busy_log_does_not_pre
             assert made.learner.version < made.agent.log.head
     assert any(isinstance(job, TakeSnapshot) for job in made.jobs)
     assert made.agent.log.oldest_base > 0
+
+
+@pytest.mark.parametrize("entries_bytes_max", [1, 40, 100])
+def test_entries_are_bounded_in_bytes_too_and_snapshots_come_in_time_for_it(entries_bytes_max: int) -> None:
+    made = host(buffer_contributions=1, snapshot_every_versions=1000, snapshot_behind_versions=1000, entries_bytes_max=entries_bytes_max)
+    largest = 0
+    for number in range(1, 60):
+        made.contribute("a", number, base_version=number - 1)
+        largest = max(largest, made.agent.log.bytes - entries_bytes_max)
+    entry = entry_bytes(made.agent.log.after(58, 1)[0])
+    assert largest <= entry, "the latest may come on top: no snapshot covers it yet"
+    snapshots = sum(isinstance(job, TakeSnapshot) for job in made.jobs)
+    assert 1 < snapshots <= 59 * entry / (entries_bytes_max / 2), "each covers half of the bound at least"
+    assert isinstance(made.say("b", CatchUp(0))[0], Snapshot), "whoever needs what is forgotten"
+    assert isinstance(made.say("b", CatchUp(made.agent.log.oldest_base))[0], LogPage)
 
 
 def test_digests_are_compared_and_a_split_brain_is_told() -> None:

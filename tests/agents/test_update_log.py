@@ -58,13 +58,15 @@ def test_a_restored_log_is_the_same_log(count: int) -> None:
     assert again.append(terms(count + 1)) == log.append(terms(count + 1))
 
 
-@given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 12))
-def test_what_is_forgotten_is_covered_and_what_is_kept_leads_to_the_head(count: int, keep_max: int, covered: int) -> None:
+@given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 100), st.integers(0, 12))
+def test_what_is_forgotten_is_covered_and_what_is_kept_leads_to_the_head(count: int, keep_max: int, bytes_max: int, covered: int) -> None:
     log, whole = log_of(count), log_of(count)
-    log.forget(keep_max=keep_max, covered=covered)
+    log.forget(keep_max=keep_max, bytes_max=bytes_max, covered=covered)
     kept = log.after(log.oldest_base, 99)
-    assert kept == whole.after(log.oldest_base, 99) and log.head == count
-    assert log.oldest_base <= max(covered - 1, 0) and (len(kept) <= keep_max or log.oldest_base == min(max(covered - 1, 0), count))
+    assert kept == whole.after(log.oldest_base, 99) and log.head == count and log.bytes == 8 * len(kept)
+    fits, fitted_before = (len(kept) + more <= keep_max and log.bytes + 8 * more <= bytes_max for more in (0, 1))
+    assert log.oldest_base <= max(covered - 1, 0) and (fits or log.oldest_base == min(max(covered - 1, 0), count))
+    assert not (log.oldest_base and fitted_before), "nothing is forgotten without need"
     if 0 < covered <= count:
         assert log.chain_at(covered) == whole.chain_at(covered), "the snapshot's place in the chain stays known"
     if log.oldest_base:
