@@ -63,7 +63,6 @@ WAYS: dict[str, Way] = {
     "hosfl_independent": Way("probes", "lora_writers", 1e-3, 1 + PROBES, signs="independent"),
     "hosfl_many": Way("probes", "lora_writers", 1e-3, 1 + MANY, MANY),
     "hosfl_norms": Way("probes", "norms", 3e-3, 1 + PROBES),
-    "hosfl_norms_many": Way("probes", "norms", 3e-3, 1 + MANY, MANY),
     "skip_norms": Way("skip", "norms", 3e-3, 2.1),
     "first_norms": Way("gradient", "norms", 3e-3, 3),
     "skip_lora": Way("skip", "lora_writers", 1e-3, 2.1),

@@ -65,7 +65,10 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "simulator": ("100 clients: .* events/s", "20 clients: .* events per client step", "memory per client"),
     "skip_feedback": ("frozen", "skip_lora", "first_lora", "skip_writers", "first_writers"),
-    "skip_feedback --falling": ("frozen", "last_writer", "hosfl_blocks", "first_blocks"),
+    "skip_feedback --falling": (
+        *("frozen", "hosfl", "hosfl_independent", "hosfl_many", "hosfl_norms", "skip_norms", "first_norms"),
+        *("last_writer", "skip_writers", "first_lora", "first_writers", "hosfl_blocks", "first_blocks"),
+    ),
     "skip_feedback --angles": ("hosfl:", "skip_lora:", "gated_lora:", "skip_writers:", "gated_writers:"),
     "study": (r"\| .*frozen client \|",),
     "study_pictures": ("bytes.png +staleness-sweep.png",),
