@@ -12,8 +12,7 @@ OPTIONS ?=
 PYTEST_OPTIONS ?= -n auto
 
 BIN := .venv/bin
-# Python compiles a module when it is first imported; of what is installed, a run imports a small part.
-PIP = $(BIN)/python -m pip install --no-compile --constraint constraints.txt
+PIP = $(BIN)/python -m pip install --constraint constraints.txt
 READY := .venv/ready
 READY_TEST := .venv/ready-test
 READY_DOCS := .venv/ready-docs
