@@ -54,8 +54,8 @@ class OwnHalf:
         else, when the run is over, the digest of the end."""
         head, settings = self._log.head, self._settings
         final = head if over else None
-        new = self.version - self.snapshot_version
-        if new >= settings.snapshot_every_versions or (new and self._since_snapshot >= settings.entries_bytes_max / 2):
+        many = self.version - self.snapshot_version >= settings.snapshot_every_versions
+        if many or self._since_snapshot >= settings.entries_bytes_max / 2:
             return TakeSnapshot()
         if self.version < head:
             entries = self._log.after(self.version, settings.page_entries_max)

@@ -258,8 +258,8 @@ MUTANTS = (
         name="snapshots_starve",
         why="A snapshot that is due goes first, or a busy log keeps its entries without bound.",
         file="agents/own_half.py",
-        old="        new = self.version - self.snapshot_version\n",
-        new="        new = self.version - self.snapshot_version if self.version == head else 0\n",
+        old="        if many or self._since_snapshot",
+        new="        if (many and self.version == head) or self._since_snapshot",
         tests=("agents/test_aggregator.py",),
     ),
     Mutant(
@@ -274,8 +274,8 @@ MUTANTS = (
         name="no_snapshot_before_its_number_of_versions",
         why="What no snapshot covers is kept, so one is due when half of the bytes came since the latest.",
         file="agents/own_half.py",
-        old=" or (new and self._since_snapshot >= settings.entries_bytes_max / 2):\n",
-        new=":\n",
+        old="        if many or self._since_snapshot >= settings.entries_bytes_max / 2:\n",
+        new="        if many:\n",
         tests=("agents/test_aggregator.py",),
     ),
     Mutant(
