@@ -20,6 +20,7 @@ from hypothesis.strategies import SearchStrategy
 from hosfl_async.errors import SettingsError
 from hosfl_async.scenario import Expectations, Scenario, find_problems, load_scenario, scenario_digest, schema, sweep_points, to_toml
 from hosfl_async.scenario.inheritance import read_tables
+from hosfl_async.scenario.methods import METHODS, is_dense
 from hosfl_async.scenario.problems import key_lines
 from hosfl_async.scenario.schema import SHARED
 from hosfl_async.simulation.settings import FleetGroup
@@ -124,6 +125,25 @@ def test_frozen_control_changes_nothing_else() -> None:
     assert control.client.probes == control.aggregator.probes == 0
     back = replace(control, method=scenario.method, shared=scenario.shared).agree()
     assert back == scenario
+
+
+NEEDS = {
+    "skip_feedback": ["task.data=toy_tokens", "task.model.name=encoder"],
+    "hosfl_sync_over_selected": ["aggregator.cohort=2", "aggregator.cohort_extra=1"],
+}
+"""Method -> what a file of a few lines has to say as well before it fits."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("written", ["", "[aggregator]\nsnapshot_every_versions = 7\n"], ids=["nothing", "versions"])
+def test_a_control_fetches_halves_as_a_frozen_client_does(write, method: str, written: str) -> None:
+    """Where entries are vectors, halves are sent whole; the control's never change, and its bytes must not say otherwise."""
+    scenario = load_scenario(write(SMALL + written), [f"method={method}", *NEEDS.get(method, [])])
+    frozen = load_scenario(write(SMALL + ("" if is_dense(method) else written)), ["method=frozen_client"])
+    log, expected = scenario.frozen_control().aggregator, frozen.aggregator
+    assert log.snapshot_every_versions == expected.snapshot_every_versions
+    assert log.snapshot_behind_versions == expected.snapshot_behind_versions
+    assert is_dense(method) == (scenario.aggregator.snapshot_behind_versions == 1)
 
 
 # -- what is wrong --------------------------------------------------------------------------------------

@@ -100,6 +100,11 @@ def defaults_of_method(method: str) -> dict[str, Any]:
     return entry.defaults if entry else {}
 
 
+def is_dense(method: str) -> bool:
+    """Whether entries hold vectors, so that a client half is by default sent whole rather than replayed."""
+    return defaults_of_method(method).items() >= _SENT_WHOLE.items()
+
+
 def _synchronous(clients: int, cohort: int) -> dict[str, Any]:
     """What a cohort brings after its version was committed is refused; of the whole fleet only a deadline can make a step late."""
     late = {"aggregator.staleness.rule": "cutoff", "aggregator.staleness.versions_max": 0}

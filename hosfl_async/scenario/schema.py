@@ -27,7 +27,7 @@ from hosfl_async.learning.settings import (
     ZerothOrderSettings,
 )
 from hosfl_async.live.settings import LiveSettings
-from hosfl_async.scenario.methods import Method
+from hosfl_async.scenario.methods import Method, is_dense
 from hosfl_async.simulation.faults import Fault
 from hosfl_async.simulation.settings import ComputeSettings, FleetGroup, NetworkSettings, Outage, SimulationSettings
 
@@ -191,10 +191,21 @@ class Scenario:
         return replace(limited, client=replace(limited.client, asks_before_step=asks))
 
     def frozen_control(self) -> Scenario:
-        """The same run with clients that never move: what the split server reaches alone. Every report shows it beside the accuracy."""
+        """The same run with clients that never move: what the split server reaches alone. Every report shows it beside the accuracy.
+
+        Its entries are empty, so where the method sends halves whole, the control replays its log as a scalar method does.
+        """
         shared = replace(self.shared, probes=0, estimator="dual_projection", evaluate_every_versions=0)
         task = replace(self.task, model=replace(self.task.model, cut="layer"))
-        return replace(self, method="frozen_client", task=task, shared=shared, update=UpdateSettings()).agree()
+        aggregator = self.aggregator
+        if is_dense(self.method):
+            plain = AggregatorSettings()
+            aggregator = replace(
+                aggregator,
+                snapshot_every_versions=plain.snapshot_every_versions,
+                snapshot_behind_versions=plain.snapshot_behind_versions,
+            )
+        return replace(self, method="frozen_client", task=task, shared=shared, aggregator=aggregator, update=UpdateSettings()).agree()
 
 
 def _shared_keys(settings: type) -> tuple[str, ...]:
