@@ -1,9 +1,10 @@
 """What clients without back-propagation win on a pretrained text encoder: MiniLM on `snippets`, between a frozen client and first order.
 
-``python -m benchmarks.skip_feedback [--seeds 3] [--ways frozen,hosfl] [--cut 4] [--steps 240] [--falling] [--json]`` trains one client and
-the server step by step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and loss, final and
-best, over the seeds. All ways see the same batches and the same initial server half; both halves are moved by AdamW, with ``--falling`` at
-rates that fall to zero at the last step.
+``python -m benchmarks.skip_feedback [--seeds 3] [--ways frozen,hosfl] [--cut 4] [--steps 240] [--forwards 0] [--falling] [--json]`` trains
+one client and the server step by step (no staleness: what is compared is the estimate) and prints, for each way, held-out accuracy and
+loss, final and best, over the seeds. All ways see the same batches and the same initial server half; both halves are moved by AdamW, with
+``--falling`` at rates that fall to zero at the last step. ``--forwards`` gives every way the same forward passes of the client half
+instead of the same steps.
 
 ``--angles`` prints instead the cosine between what a way estimates and the true gradient, for each learnt parameter and for all together,
 after a few server steps, and the square of the latter: the share of the true gradient's energy that the estimate sees.
@@ -43,7 +44,10 @@ TEST_BATCH = 50
 ANGLES_AFTER = 40
 """Server steps."""
 ANGLE_BATCHES = 12
+EVALUATIONS = 3
+"""Of a run at equal forward passes, whose steps differ from way to way."""
 SMALL = {"steps": 2, "every": 1, "batch": 4, "tokens": 8}
+SMALL_FORWARDS = 12
 
 
 class Way(NamedTuple):
@@ -55,6 +59,21 @@ class Way(NamedTuple):
     forwards: float
     probes: int = PROBES
     signs: Literal["independent", "low_rank"] = "low_rank"
+
+
+class Schedule(NamedTuple):
+    """How many steps a run takes, and how many there are between two evaluations."""
+
+    steps: int
+    every: int
+
+
+def schedule(way: Way, options: argparse.Namespace) -> Schedule:
+    """``options.steps``, or as many as ``options.forwards`` forward passes of the client half pay for."""
+    if not options.forwards:
+        return Schedule(options.steps, options.every)
+    every = max(1, round(options.forwards / way.forwards / EVALUATIONS))
+    return Schedule(every * EVALUATIONS, every)
 
 
 WAYS: dict[str, Way] = {
@@ -121,7 +140,7 @@ class Trial:
         task = TaskSettings(data="snippets", batch_size=options.batch, tokens_max=options.tokens, model=settings)
         self.data: Dataset = load_dataset(task, seed)
         model = build_model(settings, self.data.image_shape, self.data.classes, self.data.vocabulary)
-        decay_steps = options.steps if options.falling else 0
+        decay_steps = schedule(way, options).steps if options.falling else 0
         self.client = Client(way, model, seed, decay_steps)
         server = FirstOrderSettings(learning_rate=SERVER_RATE, decay_steps=decay_steps)
         self.server = ServerTrainer(model.server, initial_theta_s(model, seed), server)
@@ -155,14 +174,15 @@ class Trial:
 def run(name: str, options: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Train one trial; the evaluations on the way."""
     trial, accuracies, losses = Trial(WAYS[name], options, seed), [], []
-    for number in range(1, options.steps + 1):
+    steps, every = schedule(WAYS[name], options)
+    for number in range(1, steps + 1):
         trial.step(number)
-        if number % options.every == 0:
+        if number % every == 0:
             accuracy, loss = trial.evaluate()
             accuracies.append(accuracy)
             losses.append(loss)
             print(f"{name} seed {seed} step {number}: accuracy {accuracy:.3f}, loss {loss:.4f}", file=sys.stderr, flush=True)
-    return {"way": name, "seed": seed, "parameters": trial.client.half.size, "accuracy": accuracies, "loss": losses}
+    return {"way": name, "seed": seed, "steps": steps, "parameters": trial.client.half.size, "accuracy": accuracies, "loss": losses}
 
 
 def angles(options: argparse.Namespace) -> None:
@@ -195,7 +215,7 @@ def _cosine(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def table(results: Sequence[dict[str, Any]]) -> str:
     """One line a way: over the seeds, mean and standard deviation."""
-    lines = ["way            forwards  parameters  accuracy: final        best           mean of the second half   loss: final"]
+    lines = ["way            forwards  steps  parameters  accuracy: final        best           mean of the second half   loss: final"]
     for name in dict.fromkeys(each["way"] for each in results):
         mine = [each for each in results if each["way"] == name]
         late = [mean(each["accuracy"][len(each["accuracy"]) // 2 :]) for each in mine]
@@ -206,7 +226,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
             [each["loss"][-1] for each in mine],
         ]
         shown = "  ".join(f"{mean(column):.4f} +- {stdev(column) if len(column) > 1 else 0:.4f}" for column in columns)
-        lines.append(f"{name:15}{WAYS[name].forwards:8.1f}  {mine[0]['parameters']:10,}  {shown}  ({len(mine)} seeds)")
+        lines.append(
+            f"{name:15}{WAYS[name].forwards:8.1f}  {mine[0]['steps']:5}  {mine[0]['parameters']:10,}  {shown}  ({len(mine)} seeds)"
+        )
     return "\n".join(lines)
 
 
@@ -216,11 +238,14 @@ def main() -> None:
     parser.add_argument("--ways", default="frozen,skip_lora,first_lora", help=f"of {', '.join(WAYS)}")
     for name, value in (("cut", 4), ("steps", 240), ("every", 60), ("batch", 16), ("tokens", 32)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument(
+        "--forwards", type=int, default=0, help="forward passes of the client half that every way may take, in place of --steps"
+    )
     parser.add_argument("--falling", action="store_true", help="the rates of both halves fall in a straight line to zero at the last step")
     parser.add_argument("--angles", action="store_true", help="cosines with the true gradient instead")
     options = parser.parse_args()
     if options.small:
-        vars(options).update(SMALL)
+        vars(options).update(SMALL, forwards=min(options.forwards, SMALL_FORWARDS))
     torch.set_num_threads(1)
     if options.angles:
         angles(options)
