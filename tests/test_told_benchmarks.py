@@ -69,6 +69,10 @@ ROWS: dict[str, tuple[str, ...]] = {
         *("frozen", "hosfl", "hosfl_independent", "hosfl_many", "hosfl_norms", "skip_norms", "first_norms"),
         *("last_writer", "skip_writers", "first_lora", "first_writers", "hosfl_blocks", "first_blocks"),
     ),
+    "skip_feedback --forwards": (
+        *("frozen +1.0 +12 ", "hosfl +6.0 +3 ", "hosfl_many +21.0 +3 ", "last_writer +2.2 +6 "),
+        *("skip_writers +2.5 +6 ", "first_lora +3.0 +3 ", "first_writers +3.0 +3 "),
+    ),
     "skip_feedback --angles": ("hosfl:", "skip_lora:", "gated_lora:", "skip_writers:", "gated_writers:"),
     "study": (r"\| .*frozen client \|",),
     "study_pictures": ("bytes.png +staleness-sweep.png",),
@@ -78,6 +82,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "variance --error": ("plain, P = 1 .*expected", "antithetic, P = 5 .*expected", "orthogonal, P = 40 .*expected"),
 }
 """How the lines begin that a benchmark prints; figures follow."""
+
+OPTIONS_WITH_ROWS = ("--angles", "--forwards", "--falling", "--list", "--error")
+"""The first of these that a command has chooses among its benchmark's rows."""
 
 TOLD_WITH = {"cut_traffic": 2, "memory_truth": 1}
 """Those whose printed table docs/results.md has as it stands, and how many cells name a row."""
@@ -222,7 +229,7 @@ def check_json(out: str) -> None:
 
 def check_rows(command: str, out: str) -> None:
     name = name_of(command)
-    rows = ROWS.get(next((f"{name} {option}" for option in ("--angles", "--falling", "--list", "--error") if option in command), name), ())
+    rows = ROWS.get(next((f"{name} {option}" for option in OPTIONS_WITH_ROWS if option in command), name), ())
     assert rows, f"{name}: what it prints must be told in ROWS"
     for row in rows:
         lines = [line.strip() for line in out.splitlines() if re.match(row, line.strip())]
