@@ -489,6 +489,14 @@ MUTANTS = (
         tests=("test_scenario.py",),
     ),
     Mutant(
+        name="control_that_sends_unchanged_halves_whole",
+        why="A control's client half never moves: with the snapshots of a dense method it fetches halves all the time, for nothing.",
+        file="scenario/schema.py",
+        old="if is_dense(self.method):",
+        new="if False:",
+        tests=("test_scenario.py",),
+    ),
+    Mutant(
         name="weight_decay_at_the_rate_of_the_beginning",
         why="Decoupled weight decay shrinks by the entry's own rate, or parameters still shrink when all else has stopped.",
         file="learning/update_rule.py",
