@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hosfl_async.agents import Aggregator, EdgeClient, SplitServer
     from hosfl_async.assembly import replay, run_live
     from hosfl_async.errors import HosflError, SettingsError
+    from hosfl_async.learning.split_model import SplitModel
     from hosfl_async.report import Summary
     from hosfl_async.runs import Compared, Run, compare, simulate
     from hosfl_async.scenario import Scenario, gallery, load_scenario
@@ -32,6 +33,7 @@ _HOMES = {
     "Run": "runs",
     "Scenario": "scenario",
     "SettingsError": "errors",
+    "SplitModel": "learning.split_model",
     "SplitServer": "agents",
     "Summary": "report",
     "compare": "runs",
@@ -50,6 +52,7 @@ __all__ = [
     "Run",
     "Scenario",
     "SettingsError",
+    "SplitModel",
     "SplitServer",
     "Summary",
     "compare",

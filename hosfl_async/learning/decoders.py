@@ -19,14 +19,14 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.learning.encoders import needed
+from hosfl_async.learning.encoders import ENCODER_FAMILIES, needed
+from hosfl_async.learning.pretrained import folder_of
 from hosfl_async.learning.quantised import with_wanted_matrices
 from hosfl_async.learning.randomness import named_key, uniform_stream
 from hosfl_async.learning.sequences import PADDING, padded
@@ -163,19 +163,6 @@ def whole_decoder(settings: ModelSettings, tokens: int, vocabulary: int) -> Any:
     return _from_folder(str(folder_of(settings)))
 
 
-def folder_of(settings: ModelSettings) -> Path:
-    """Where configuration, values and tokenizer of pretrained decoders lie."""
-    if settings.name == "smollm2":
-        from hosfl_async.learning.smollm2 import converted
-
-        return converted()
-    folder = Path(settings.folder).expanduser()
-    if not settings.folder or not (folder / "config.json").is_file():
-        expected = "a folder with config.json and *.safetensors, as transformers' save_pretrained writes it"
-        raise SettingsError("task.model.folder", "there is no model", expected=expected, found=settings.folder or "nothing")
-    return folder
-
-
 def _client_body(whole: Any, family: Family, cut: int) -> Any:
     body = _part(whole, family, slice(0, cut))
     for name in (family.last_norm, family.after):
@@ -247,7 +234,9 @@ def _from_folder(folder: str) -> Any:
     try:
         kind = AutoConfig.from_pretrained(folder, local_files_only=True).model_type
         if kind not in FAMILIES:
-            raise SettingsError("task.model.folder", "not a family that can be cut", expected=", ".join(FAMILIES), found=kind)
+            raise SettingsError(
+                "task.model.folder", "not a family that can be cut", expected=", ".join((*ENCODER_FAMILIES, *FAMILIES)), found=kind
+            )
         still = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False, "dtype": torch.float32}
         whole = AutoModel.from_pretrained(folder, **still)
     except (OSError, ValueError, KeyError) as problem:

@@ -21,15 +21,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from hosfl_async.assets import files_of
 from hosfl_async.errors import SettingsError
+from hosfl_async.learning.pretrained import folder_of
 from hosfl_async.learning.quantised import with_wanted_matrices
 from hosfl_async.learning.randomness import named_key, uniform_stream
 from hosfl_async.learning.sequences import PADDING, padded
 from hosfl_async.learning.settings import ModelSettings, Trainable
 from hosfl_async.learning.split_model import Half, Shape, SplitModel
+
+ENCODER_FAMILIES = ("bert",)
+"""By transformers' ``model_type``: what ``task.model.folder`` may hold to become an encoder here."""
 
 _ADAPTED: dict[Trainable, str] = {"lora": r".*\.(query|value)", "lora_writers": r".*output\.dense"}
 """The matrices that get an adapter, as regular expressions."""
@@ -85,7 +90,7 @@ def build_encoder(settings: ModelSettings, sample_shape: Shape, classes: int, vo
     needed("transformers")
     if not vocabulary:
         raise SettingsError("task.model.name", f"{settings.name} reads tokens, and these data are none", expected="a model for images")
-    bert = _minilm() if settings.name == "minilm" else _random(settings, sample_shape[0], vocabulary)
+    bert = _random(settings, sample_shape[0], vocabulary) if settings.name == "encoder" else _pretrained(settings)
     blocks, hidden = list(bert.encoder.layer), bert.config.hidden_size
     if settings.cut_block >= len(blocks):
         expected = f"at most {len(blocks) - 1}, so that a block is left to the server"
@@ -124,23 +129,49 @@ def _choose(half: nn.Module, settings: ModelSettings, learnt: Trainable) -> None
         parameter.requires_grad_(bool(names.search(name)))
 
 
-def _minilm() -> Any:
-    """MiniLM-L6 with its pretrained values."""
+def _pretrained(settings: ModelSettings) -> Any:
+    """MiniLM-L6, or the user's own folder, with pretrained values. What a folder holds beside the blocks (a pooler, a head) is left."""
     from transformers import BertModel
 
-    config, values = _pretrained(str(files_of("minilm", "task.model.name")))
+    if settings.name == "minilm":
+        config, values = _minilm(str(files_of("minilm", "task.model.name")))
+    else:
+        config, values = _from_folder(str(folder_of(settings)))
     bert = BertModel(_config(**config), add_pooling_layer=False)
     bert.load_state_dict({name: values[name] for name in bert.state_dict()}, assign=True)
     return bert
 
 
 @lru_cache(maxsize=2)
-def _pretrained(folder: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _minilm(folder: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and values; read once, and shared by all models that are built from them."""
     from safetensors.torch import load_file
 
     config: dict[str, Any] = json.loads((Path(folder) / "config.json").read_text())
     return config, load_file(Path(folder) / "model.safetensors")
+
+
+@lru_cache(maxsize=2)
+def _from_folder(folder: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The same of what ``save_pretrained`` wrote, whatever head the model had."""
+    from transformers import BertModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    still: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    read: Any = BertModel.from_pretrained
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it would tell at length that a head is not wanted
+    try:
+        bert, told = read(folder, add_pooling_layer=False, **still)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+        raise SettingsError("task.model.folder", f"{folder} cannot be read: {str(problem).splitlines()[0]}") from problem
+    finally:
+        logging.set_verbosity(loud)
+    if lacking := sorted(told["missing_keys"]):
+        expected = "the values of a whole encoder of transformers' BERT family"
+        raise SettingsError("task.model.folder", f"{folder} lacks {len(lacking)} tensors, such as {lacking[0]}", expected=expected)
+    return bert.config.to_dict(), dict(bert.state_dict())
 
 
 def _random(settings: ModelSettings, tokens: int, vocabulary: int) -> Any:

@@ -244,6 +244,9 @@ def from_hugging_face(given: Any, task: TaskSettings, name: str) -> Samples:
         parts = [given]
     wanted = [task.input_column, task.label_column, *([task.owner_column] if task.owner_column else [])]
     for part in parts:
+        if not hasattr(part, "__len__"):
+            problem = f"{name} is a stream, which nobody can deal to clients"
+            raise SettingsError(_WHERE, problem, expected="a datasets.Dataset", found=type(part).__name__, mend="load it without streaming")
         _check_columns(part.column_names, wanted, name)
     inputs, raw, *owners = ([value for part in parts for value in part[column]] for column in wanted)
     if not inputs or any(value is None for value in (*inputs, *raw)):

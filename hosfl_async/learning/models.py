@@ -16,6 +16,7 @@ from torch import nn
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.efficientnet import build_efficientnet
+from hosfl_async.learning.pretrained import family_of
 from hosfl_async.learning.settings import DECODERS, ENCODERS, ModelSettings
 from hosfl_async.learning.split_model import Half, Shape, SplitModel
 from hosfl_async.learning.splitting import own_model
@@ -33,7 +34,7 @@ def build_model(
     """
     if settings.name not in _MODELS and settings.cut == "end":
         raise SettingsError("task.model.cut", f"{settings.name} is not built in one piece", expected="layer", found="end")
-    if settings.name in ENCODERS:
+    if settings.name in ENCODERS or (settings.name == "transformers" and family_of(settings) == "bert"):
         from hosfl_async.learning.encoders import build_encoder  # and with it transformers, which the other models do not need
 
         model = build_encoder(settings, sample_shape, classes, vocabulary)
@@ -44,7 +45,7 @@ def build_model(
     elif settings.name in ("efficientnet", "efficientnet_lite0"):
         model = build_efficientnet(settings, sample_shape, classes)
     elif settings.name not in _MODELS:
-        model = own_model(settings, sample_shape, classes)
+        model = own_model(settings, sample_shape, classes, vocabulary)
     elif vocabulary:
         raise SettingsError("task.model.name", "it does not read tokens", expected=" or ".join((*ENCODERS, *DECODERS)), found=settings.name)
     else:

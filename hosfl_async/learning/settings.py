@@ -23,7 +23,7 @@ ENCODERS = ("encoder", "minilm")
 """Models that read tokens in both directions; skip feedback knows their skip connections."""
 
 DECODERS = ("decoder", "smollm2", "transformers")
-"""Models that read tokens from first to last: causal language models."""
+"""Models that read tokens from first to last: causal language models; but for a folder of transformers that holds BERT."""
 
 FED_BACK = ("writers", "lora_writers", "norms")
 """Values of ``task.model.trainable`` of which all lies in residual writers: what skip feedback reaches in encoders."""
@@ -50,8 +50,8 @@ class ModelSettings:
     encoder: a BERT encoder of any size with random values. smollm2: the pretrained causal language model SmolLM2-135M, whose last token is
     classified. decoder: a causal model of any family and size with random values. transformers: a pretrained one from a folder.
     efficientnet_lite0: the convolutional network with its ImageNet values, cut between two blocks; efficientnet: with random values.
-    Or your own: the name of an entry point, or module:function, which is called with the shape of a sample and the number of classes and
-    returns a torch.nn.Sequential, or its blocks as a list."""
+    Or your own: the name of an entry point, or module:function, which is called with the shape of a sample and the number of classes (and
+    where the data are tokens the size of the vocabulary) and returns a torch.nn.Sequential, or its blocks as a list."""
     cut_after: Annotated[str, MaxLen(200)] = ""
     """Of your own model: the name of the last part in the client half, such as layer2, or how many parts there are."""
     keep_values: bool = True
@@ -90,7 +90,8 @@ class ModelSettings:
     family: Literal["llama", "gemma", "gemma2", "gemma3_text", "opt", "gpt2"] = "llama"
     """Of decoder: whose blocks."""
     folder: Annotated[str, MaxLen(4096)] = ""
-    """Of transformers: where config.json, *.safetensors and tokenizer.json of a Llama, Gemma, OPT or GPT-2 model lie."""
+    """Of transformers: where config.json, *.safetensors and tokenizer.json of a BERT, Llama, Gemma, OPT or GPT-2 model lie. BERT's becomes
+    an encoder as minilm is one, the others causal models as smollm2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

