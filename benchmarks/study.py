@@ -238,7 +238,7 @@ def table(study: Study, lines: Sequence[Mapping[str, str]]) -> str:
     to_target = ("samples to target", "modelled s to target", "MB to target") if study.target else ()
     at = {key: limit for key, limit in study.at.model_dump().items() if limit}
     marks = [f"at {limit:,g} {key}".replace("time_s", "s") for key, limit in at.items()]
-    heads = [*study.axes, "setting", "final", "lowest to highest", "best", "difference", "MB", *to_target, *marks]
+    heads = [*study.axes, "setting", "final", "lowest to highest", "best", "difference", "MB", "modelled s", *to_target, *marks]
     own = ("own test (worst client)", "after tuning") if _own(lines) else ()
     heads += [*(("loss", "its difference") if study.loss else ()), *own]
     rows = [_cells(heads), "|" + "---|" * (len(study.axes) + 1) + "---:|" * (len(heads) - len(study.axes) - 1)]
@@ -252,6 +252,7 @@ def table(study: Study, lines: Sequence[Mapping[str, str]]) -> str:
             cells.append(f"{fmean(float(line['accuracy_best']) for line in mine):.3f}")
             cells.append("" if is_first else _difference("accuracy_final", mine, first))
             cells.append(f"{fmean(float(line['bytes']) for line in mine) / 1e6:,.2f}")
+            cells.append(f"{fmean(float(line['time_s']) for line in mine):,.1f}")
             if study.target:
                 cells += [_to_target(mine, key, form, by) for key, form, by in _COSTS]
             cells += [_read_off(mine, f"at_{key}") for key in at]

@@ -96,7 +96,7 @@ def test_a_study_runs_once_and_tells_the_same_from_its_figures(small: str, capsy
 def test_a_difference_is_taken_seed_by_seed(small: str) -> None:
     asked = read_study(small)
     lines: list[dict[str, Any]] = [
-        {"shared.probes": probes, "label": label, "seed": seed, **dict.fromkeys(study.FIGURES, ""), "bytes": 1e6}
+        {"shared.probes": probes, "label": label, "seed": seed, **dict.fromkeys(study.FIGURES, ""), "bytes": 1e6, "time_s": 60.0}
         | {"accuracy_final": accuracy + seed / 10, "accuracy_best": 0.9}
         for probes in (1, 2)
         for label, accuracy in (("as it is", 0.5), ("other", 0.625), (FROZEN, 0.25))
@@ -104,7 +104,7 @@ def test_a_difference_is_taken_seed_by_seed(small: str) -> None:
     ]
     write_lines(asked, lines)
     row = table(asked, read_lines(asked)).splitlines()[3]
-    assert row == "| 1 | other | 0.675 | 0.625 to 0.725 | 0.900 | +0.125 (+0.125, +0.125) | 1.00 | never | never | never | - |"
+    assert row == "| 1 | other | 0.675 | 0.625 to 0.725 | 0.900 | +0.125 (+0.125, +0.125) | 1.00 | 60.0 | never | never | never | - |"
 
 
 def test_a_study_of_losses_has_them_beside_accuracy(small: str) -> None:

