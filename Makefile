@@ -17,7 +17,7 @@ READY := .venv/ready
 READY_TEST := .venv/ready-test
 READY_DOCS := .venv/ready-docs
 PRETRAINED := memory_truth skip_feedback
-BENCHMARKS := $(filter-out __init__ study study_pictures $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ study study_pictures page $(PRETRAINED),$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: help simulate live devices test lint check docs bench pretrained results results-full soak tracking clean
 
@@ -60,9 +60,11 @@ results: $(READY_TEST) ## the tables of docs/results.md that take minutes, asked
 	$(BIN)/python -m benchmarks.study --size small -j 2
 	$(BIN)/python -m benchmarks.study_pictures
 
-results-full: $(READY_TEST) ## and those that take hours: fetches pretrained models first
+results-full: $(READY_TEST) ## and all the rest of that page, which takes a day: fetches pretrained models first
 	$(BIN)/hosfl data fetch fashion_mnist watch snippets minilm smollm2 efficientnet_lite0
 	$(BIN)/python -m benchmarks.study --size full -j 2
+	$(BIN)/python -m benchmarks.study_pictures
+	$(BIN)/python -m benchmarks.page
 
 soak: $(READY_DOCS) ## long campaigns: many more examples, schedules and planted bugs
 	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest $(PYTEST_OPTIONS)

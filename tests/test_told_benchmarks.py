@@ -52,6 +52,8 @@ ROWS: dict[str, tuple[str, ...]] = {
         r"\| SmolLM2, .*all \|",
         r"\| EfficientNet",
     ),
+    "page --list": ("hosfl compare ", "python -m benchmarks.cut_traffic ", "python -m benchmarks.reduced_precision "),
+    "page": ("hosfl compare ", "python -m benchmarks.cut_traffic "),
     "peers": ("ours updates", "ours, whole model updates"),
     "own_worker": ('{"updates"',),
     "own_whole_worker": ('{"updates"',),
