@@ -7,6 +7,8 @@ that a document holds is written, and the figures mean nothing.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -39,3 +41,21 @@ def start_hosfl(*words: str, log: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", "from hosfl_async.cli import main; main()", *words]
     with log.open("wb") as file:
         return subprocess.Popen(command, stdout=file, stderr=file)
+
+
+def begin_peak_bytes() -> int:
+    """Give freed memory back, let this process's peak start anew, and tell what is resident (Linux)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status_bytes("VmRSS")
+
+
+def peak_bytes() -> int:
+    """Highest resident set size since ``begin_peak_bytes``, or since the process began."""
+    return _status_bytes("VmHWM")
+
+
+def _status_bytes(name: str) -> int:
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
+    return int(line.split()[1]) * 1024

@@ -17,19 +17,16 @@ in the same process.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks import in_own_process, new_parser
+from benchmarks import begin_peak_bytes, in_own_process, new_parser, peak_bytes
 from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.first_order import client_gradient
 from hosfl_async.learning.models import build_model
@@ -93,28 +90,15 @@ def run_way(way: str, trainable: str, size: Size = FULL) -> dict[str, float]:
     batch, dual = whole[:1], whole_dual[:tokens]
     ways[way]()
     batch, dual = whole, whole_dual
-    before = _begin_peak_bytes()
+    before = begin_peak_bytes()
     ways[way]()
-    added = _bytes("VmHWM") - before
+    added = peak_bytes() - before
     times = {name: [_cpu_s(ways[name]) for _ in range(repeats)] for name in (way, "inference")}
     return {"added_bytes": added, "time_ratio": median(times[way]) / median(times["inference"]), "parameters": half.size}
 
 
 def _checkpointed(inner: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     return lambda hidden, mask: checkpoint(inner, hidden, mask, use_reentrant=False) if torch.is_grad_enabled() else inner(hidden, mask)
-
-
-def _begin_peak_bytes() -> int:
-    """Give freed memory back, let the peak start anew, and tell what is resident."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    return _bytes("VmRSS")
-
-
-def _bytes(name: str) -> int:
-    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)]
-    return int(line.split()[1]) * 1024
 
 
 def _cpu_s(work: Callable[[], object]) -> float:

@@ -1,8 +1,10 @@
 """Memory of one client step with pretrained models: forward only, zeroth-order in two ways, skip feedback, first-order in two ways.
 
-``python -m benchmarks.memory_truth [--picture memory.png] [--models minilm] [--json]`` runs each way in a process of its own, which loads
-the client half, works three steps on random samples, and tells its peak resident set size (Linux). Ways:
+``python -m benchmarks.memory_truth [--picture memory.png] [--models minilm] [--json]`` runs each way in three processes of its own and
+tells the median. Each loads the client half, passes one sample forward, gives freed memory back and lets the kernel forget the peak that
+loading had; then it works three steps on random samples, and tells its peak resident set size (Linux). Ways:
 
+* loaded: what is resident before these steps;
 * forward: forward passes alone, what any client must hold;
 * layer-wise: a step of ours (anchor, P = 2 probes, projection), one layer perturbed at a time, the default where that saves 4 MiB;
 * scratch copy: the same with a perturbed copy of all that is learnt (``zeroth_order.signs = "independent"``);
@@ -17,10 +19,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from types import MethodType
 from typing import Any, NamedTuple
 
@@ -28,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks import in_own_process, new_parser
+from benchmarks import begin_peak_bytes, in_own_process, new_parser, peak_bytes
 from hosfl_async.assets import CATALOGUE, cached
 from hosfl_async.learning.directions import new_prober
 from hosfl_async.learning.first_order import client_gradient
@@ -71,13 +73,8 @@ CASES = {
 }
 
 
-def peak_bytes() -> int:
-    """Highest resident set size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def run_way(case: str, way: str, size: Size = FULL) -> dict[str, int]:
-    """In a fresh process: load the client half, work a few steps of one way, and report the peak."""
+    """In a fresh process: load the client half, work a few steps of one way, and report their peak."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     settings, image = CASES[case], (3, size.side, size.side)
@@ -97,7 +94,11 @@ def run_way(case: str, way: str, size: Size = FULL) -> dict[str, int]:
     feedback = new_feedback(half, "skip") if way == "skip" else None
     if way == "recomputed":
         _recompute(half.module)
-    for number in range(0 if way == "baseline" else size.steps):
+    forward(half, views, batch[:1])
+    resident = begin_peak_bytes()
+    if way == "baseline":
+        return {"peak_bytes": resident, "learnt": half.size}
+    for number in range(size.steps):
         step = StepId("client-0", 1, number)
         if feedback:
             anchor, noted = feedback.forward(views, batch)
@@ -134,18 +135,32 @@ def _blocks_of(module: nn.Module) -> list[nn.Module]:
     return list(module.children())
 
 
-def measure(case: str, *more: str) -> dict[str, int]:
-    """The peak of each way that there is for it, in bytes, and how many parameters are learnt."""
-    result = {}
-    for way in WAYS:
-        if way == "skip" and CASES[case].trainable not in FED_BACK_CAUSAL:
-            continue
-        found = in_own_process("benchmarks.memory_truth", "--case", case, "--way", way, *more)
-        result[way], result["learnt"] = found["peak_bytes"], found["learnt"]
-    return result
+class Measured(NamedTuple):
+    """Of one client half: peaks in bytes by way, of each process, and how many parameters are learnt."""
+
+    learnt: int
+    peaks: dict[str, list[int]]
+
+    def median(self, way: str) -> float:
+        return median(self.peaks[way])
+
+    def spread(self) -> float:
+        """The largest share of its median by which processes of one way differ."""
+        return max((max(each) - min(each)) / median(each) for each in self.peaks.values())
 
 
-def draw(results: dict[str, dict[str, int]], path: Path) -> None:
+def measure(case: str, repetitions: int, *more: str) -> Measured:
+    """The peaks of each way that there is for it; the ways take turns."""
+    learnt, peaks = 0, {way: [] for way in WAYS if way != "skip" or CASES[case].trainable in FED_BACK_CAUSAL}  # type: ignore[var-annotated]
+    for _ in range(repetitions):
+        for way, found in peaks.items():
+            told = in_own_process("benchmarks.memory_truth", "--case", case, "--way", way, *more)
+            found.append(told["peak_bytes"])
+            learnt = told["learnt"]
+    return Measured(learnt, peaks)
+
+
+def draw(results: dict[str, Measured], path: Path) -> None:
     """Bars: what each way adds to the process that has the client half loaded."""
     from matplotlib.figure import Figure
 
@@ -154,9 +169,9 @@ def draw(results: dict[str, dict[str, int]], path: Path) -> None:
     axes = figure.subplots()
     colours = ("#8a8a8a", "#0b6e99", "#7fb3cc", "#4a8f5c", "#c8553d", "#e3a892")
     for index, (way, colour) in enumerate(zip(shown, colours, strict=True)):
-        those = [(row, found) for row, found in enumerate(results.values()) if way in found]
+        those = [(row, found) for row, found in enumerate(results.values()) if way in found.peaks]
         places = [row + 0.14 * (index - 2.5) for row, _ in those]
-        added = [(found[way] - found["baseline"]) / 1e6 for _, found in those]
+        added = [(found.median(way) - found.median("baseline")) / 1e6 for _, found in those]
         bars = axes.barh(places, added, 0.13, color=colour, label=WAYS[way])
         axes.bar_label(bars, fmt="%.0f", fontsize=6, padding=2)
     axes.set_yticks(range(len(results)), list(results), fontsize=7)
@@ -170,6 +185,7 @@ def draw(results: dict[str, dict[str, int]], path: Path) -> None:
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--picture", type=Path, help="draw what each way adds, into this file")
+    parser.add_argument("--repetitions", type=int, default=3, metavar="N", help="processes of each way")
     parser.add_argument("--models", nargs="+", choices=sorted({case.name for case in CASES.values()}), help="these models only")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
@@ -185,17 +201,20 @@ def main() -> None:
         if cached(CATALOGUE[settings.name]) is None:
             print(f"{case}: left out, {settings.name} is not here (hosfl data fetch {settings.name})", file=sys.stderr)
             continue
-        results[case] = measure(case, *(["--small"] if options.small else []))
+        results[case] = measure(case, 1 if options.small else options.repetitions, *(["--small"] if options.small else []))
     if options.picture and results:
         draw(results, options.picture)
     if options.json:
-        print(json.dumps(results))
+        print(json.dumps({case: {"learnt": found.learnt, **found.peaks} for case, found in results.items()}))
         return
     sizes = f"batch {size.batch}, {size.tokens} tokens or {size.side}x{size.side} pixels"
-    print(f"Peak resident MB, one process each; {sizes}, P = {PROBES}, one thread")
+    print(f"Peak resident MB, median of {options.repetitions} processes; {sizes}, P = {PROBES}, one thread")
     print("| client half | learnt | " + " | ".join(WAYS.values()) + " |\n|---|---:|" + "---:|" * len(WAYS))
     for case, found in results.items():
-        print(f"| {case} | {found['learnt']:,} | " + " | ".join(f"{found[way] / 1e6:.0f}" if way in found else "" for way in WAYS) + " |")
+        cells = (f"{found.median(way) / 1e6:.0f}" if way in found.peaks else "" for way in WAYS)
+        print(f"| {case} | {found.learnt:,} | {' | '.join(cells)} |")
+    if results:
+        print(f"Processes of one way differ by up to {max(found.spread() for found in results.values()):.1%} of their median.")
 
 
 if __name__ == "__main__":
