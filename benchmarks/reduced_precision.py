@@ -5,10 +5,11 @@
 float32.
 
 * together: the P perturbed forwards as one pass over P times the batch, each with its own adapters (``torch.func.vmap``);
-* bfloat16: weights and arithmetic in bfloat16, theta_c and its replay in float32;
+* all bfloat16: weights and arithmetic in bfloat16, theta_c and its replay in float32;
+* bfloat16: frozen matrices alone, ``client_matrices = "bfloat16"``;
 * int8: frozen matrices by torch's dynamic quantisation, adapters in float32: a half that nothing can back-propagate through.
 
-For the two roundings it also tells what the probes are worth: the correlation of projected gradients with those of float32 at mu = 1e-3,
+For the roundings it also tells what the probes are worth: the correlation of projected gradients with those of float32 at mu = 1e-3,
 along the same directions with the same dual, and their spread over float32's, at several mu.
 """
 
@@ -22,7 +23,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -98,9 +99,9 @@ def in_bfloat16(half: Half) -> nn.Module:
     return copy.deepcopy(half.module).to(torch.bfloat16)
 
 
-def in_int8(half: Half) -> nn.Module:
-    """The frozen matrices in int8, one scale for each output; adapters as they are."""
-    return with_wanted_matrices(copy.deepcopy(half.module), replace(MODEL, client_matrices="int8"))
+def matrices_in(half: Half, form: Literal["bfloat16", "int8"]) -> nn.Module:
+    """The frozen matrices in fewer bits; adapters as they are."""
+    return with_wanted_matrices(copy.deepcopy(half.module), replace(MODEL, client_matrices=form))
 
 
 def weight_bytes(module: nn.Module) -> int:
@@ -162,8 +163,10 @@ def measure(rounds: int, probes: int, model: ModelSettings = MODEL) -> dict[str,
     torch.set_num_threads(1)
     world = World(probes, model)
     plain = Forward(world.half, copy.deepcopy(world.half.module), lambda each: each)
-    halves = {"bfloat16": in_bfloat16(world.half), "int8": in_int8(world.half)}
-    casts: dict[str, Callable[[Tensor], Tensor]] = {"bfloat16": lambda each: each.bfloat16(), "int8": lambda each: each}
+    halves = {"all bfloat16": in_bfloat16(world.half)}
+    halves |= {"bfloat16": matrices_in(world.half, "bfloat16"), "int8": matrices_in(world.half, "int8")}
+    casts: dict[str, Callable[[Tensor], Tensor]] = dict.fromkeys(halves, lambda each: each)
+    casts["all bfloat16"] = Tensor.bfloat16
 
     def each_probe(run: Forward) -> Callable[[], Any]:
         return lambda: [run(theta, world.batch) for theta in world.perturbed]
@@ -214,7 +217,7 @@ def main() -> None:
     print(f"{options.probes} forward passes of {BATCH} x {TOKENS} tokens, medians of {options.rounds} rounds, one thread")
     for name, figures in found.items():
         print(
-            f"{name:9s} "
+            f"{name:12s} "
             + "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items())
         )
 

@@ -253,6 +253,12 @@ WRONG = {
         + '[task]\ndata = "toy_tokens"\nmodel = { name = "encoder", trainable = "lora_writers", client_matrices = "int8" }\n',
         [":2: zeroth_order.feedback", "transposed", "expected skip", "found gated"],
     ),
+    "gates through bfloat16": (
+        'method = "skip_feedback"\nzeroth_order = { feedback = "gated" }\n'
+        + SMALL
+        + '[task]\ndata = "toy_tokens"\nmodel = { name = "encoder", trainable = "lora_writers", client_matrices = "bfloat16" }\n',
+        [":2: zeroth_order.feedback", "which a half in bfloat16 cannot", "expected skip", "found gated"],
+    ),
     "gates of a decoder": (
         'method = "skip_feedback"\nzeroth_order = { feedback = "gated" }\n'
         + SMALL

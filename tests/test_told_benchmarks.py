@@ -58,7 +58,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "own_worker": ('{"updates"',),
     "own_whole_worker": ('{"updates"',),
     "perturbation": ("520 parameters", "1,000,000 parameters", "10,000,000 parameters"),
-    "reduced_precision": ("together +difference_max", "float32 +seconds", "bfloat16 +seconds", "int8 +seconds"),
+    "reduced_precision": ("together +difference_max", "float32 +seconds", "all bfloat16 +seconds", "bfloat16 +seconds", "int8 +seconds"),
     "scale": ("clients", "client_steps", "wall_time_s", "cpu_ms_per_client_step", "peak_rss_bytes", "bytes_per_client"),
     "sign_rank": tuple(
         rf"{kind}, rate {rate} "

@@ -70,9 +70,10 @@ class ModelSettings:
     """Text models: what is learnt in the client half. lora: low-rank adapters beside the query and value matrices. norms: scales and
     shifts of the blocks' normalisations. writers: the two matrices of each block whose outputs are added to the stream. lora_writers:
     adapters beside these. last_block: the block before the cut. blocks: all blocks. all: the embeddings, too."""
-    client_matrices: Literal["float32", "int8"] = "float32"
-    """Text models: how the frozen matrices of the client half are kept. int8: less memory and time for a forward pass
-    (docs/results.md), and no back-propagation through them; with a zeroth_order.mu of 1e-2 or so, that is heard above the rounding."""
+    client_matrices: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Text models: how the frozen matrices of the client half are kept. bfloat16: half the memory, and less time for a forward pass
+    where the processor has instructions for it. int8: less of both (docs/results.md), and no back-propagation through them. With either
+    a zeroth_order.mu of 1e-2 or so, that is heard above the rounding."""
     server_trainable: Trainable = "blocks"
     """Text models: what is learnt in the server half, beside the layer onto the classes."""
     lora_rank: Annotated[int, Ge(1), Le(1024)] = 8

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.encoders import ClientBlocks
 from hosfl_async.learning.perturbation import Vector, aligned_vector
-from hosfl_async.learning.quantised import is_quantised
+from hosfl_async.learning.quantised import is_rounded
 from hosfl_async.learning.sequences import PADDING
 from hosfl_async.learning.settings import FED_BACK, Feedback
 from hosfl_async.learning.split_model import Half, Views
@@ -88,8 +88,8 @@ class SkipFeedback:
         if not all(id(parameter) in held for parameter in half.parameters):
             expected = "what residual writers hold: " + ", ".join(FED_BACK)
             raise SettingsError("task.model.trainable", "skip feedback does not reach all that is learnt", expected=expected)
-        if self._gated and any(is_quantised(module) for module in half.module.modules()):
-            problem = "gated feedback multiplies by transposed matrices, which a half in int8 cannot"
+        if self._gated and any(is_rounded(module) for module in half.module.modules()):
+            problem = "gated feedback multiplies by transposed matrices, which a half in int8 or bfloat16 cannot"
             raise SettingsError("zeroth_order.feedback", problem, expected="skip", found="gated")
         self._place = {id(parameter): index for index, parameter in enumerate(half.parameters)}
 

@@ -204,9 +204,9 @@ def _feedback(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     if model.name not in (*ENCODERS, *DECODERS):
         expected = " or ".join((*ENCODERS, *DECODERS))
         yield source.problem(("task", "model", "name"), "skip feedback needs skip connections", expected=expected, found=model.name)
-    elif scenario.zeroth_order.feedback == "gated" and (causal or model.client_matrices == "int8"):
+    elif scenario.zeroth_order.feedback == "gated" and (causal or model.client_matrices != "float32"):
         of_decoders = "gated feedback knows the feed-forward layers of encoders only"
-        of_int8 = "gated feedback multiplies by transposed matrices, which a half in int8 cannot"
+        of_int8 = f"gated feedback multiplies by transposed matrices, which a half in {model.client_matrices} cannot"
         problem = of_decoders if causal else of_int8
         yield source.problem(("zeroth_order", "feedback"), problem, expected="skip", found="gated")
     elif model.trainable not in reached:
@@ -225,7 +225,7 @@ def _matrices(scenario: Scenario, source: Source) -> Iterator[SettingsError]:
     path = ("task", "model", "client_matrices")
     if model.name not in (*ENCODERS, *DECODERS):
         yield source.problem(path, f"{model.name} has no frozen matrices", expected="float32", found=model.client_matrices)
-    elif estimator in DENSE and estimator != "skip_feedback":
+    elif model.client_matrices == "int8" and estimator in DENSE and estimator != "skip_feedback":
         problem = f"{scenario.method} goes back through the client half, and matrices in int8 have no backward pass"
         mend = 'method = "hosfl_async", or skip_feedback'
         yield source.problem(path, problem, expected="float32", found=model.client_matrices, mend=mend)

@@ -259,9 +259,9 @@ def factory(shared: bool, **model: Any) -> LearnerFactory:
     return LearnerFactory(task, ZerothOrderSettings(), FIRST, seed=7, clients=CLIENTS, shared=shared)
 
 
-@pytest.mark.parametrize("matrices", ["float32", "int8"])
+@pytest.mark.parametrize("matrices", ["float32", "int8", "bfloat16"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_an_asynchronous_run_equals_the_oracle_bit_for_bit(shared: bool, matrices: Literal["float32", "int8"]) -> None:
+def test_an_asynchronous_run_equals_the_oracle_bit_for_bit(shared: bool, matrices: Literal["float32", "int8", "bfloat16"]) -> None:
     run = Run(factory(shared, client_matrices=matrices))
     for name, weight, fresh in (("client-0", 1.0, False), ("client-2", 0.5, True), ("client-10", 1.0, False), ("client-0", 0.7, True)):
         run.begin(name)

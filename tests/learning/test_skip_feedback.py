@@ -194,9 +194,10 @@ def test_no_graph_is_recorded_and_the_anchor_is_the_plain_one(way: Feedback, mon
     )
 
 
+@pytest.mark.parametrize("matrices", ["int8", "bfloat16"])
 @pytest.mark.parametrize("trainable", ["lora_writers", "norms"])
-def test_frozen_matrices_in_int8_change_it_by_their_rounding_only(trainable: str) -> None:
-    exact, rounded = (fed_back(*built(trainable, client_matrices=each), BATCH, "skip") for each in ("float32", "int8"))
+def test_frozen_matrices_in_fewer_bits_change_it_by_their_rounding_only(trainable: str, matrices: str) -> None:
+    exact, rounded = (fed_back(*built(trainable, client_matrices=each), BATCH, "skip") for each in ("float32", matrices))
     assert 0.98 < cosine(exact, rounded) < 1
 
 

@@ -93,8 +93,9 @@ def test_padding_and_company_change_nothing(lengths: list[int]) -> None:
     np.testing.assert_allclose(together, sum(alone), rtol=1e-3, atol=1e-3)
 
 
-def test_frozen_matrices_in_int8_change_it_by_their_rounding_only() -> None:
-    exact, rounded = (fed_back(*built("llama", "lora_writers", client_matrices=each), BATCH) for each in ("float32", "int8"))
+@pytest.mark.parametrize("matrices", ["int8", "bfloat16"])
+def test_frozen_matrices_in_fewer_bits_change_it_by_their_rounding_only(matrices: str) -> None:
+    exact, rounded = (fed_back(*built("llama", "lora_writers", client_matrices=each), BATCH) for each in ("float32", matrices))
     assert 0.98 < float(exact @ rounded / np.linalg.norm(exact) / np.linalg.norm(rounded)) < 1
 
 
