@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = SMALL if options.small else FULL
+    options.repetitions = 1 if options.small else options.repetitions
     if options.way:
         print(json.dumps(run_way(options.case, options.way, size)))
         return
@@ -201,7 +202,7 @@ def main() -> None:
         if cached(CATALOGUE[settings.name]) is None:
             print(f"{case}: left out, {settings.name} is not here (hosfl data fetch {settings.name})", file=sys.stderr)
             continue
-        results[case] = measure(case, 1 if options.small else options.repetitions, *(["--small"] if options.small else []))
+        results[case] = measure(case, options.repetitions, *(["--small"] if options.small else []))
     if options.picture and results:
         draw(results, options.picture)
     if options.json:
@@ -211,7 +212,7 @@ def main() -> None:
     print(f"Peak resident MB, median of {options.repetitions} processes; {sizes}, P = {PROBES}, one thread")
     print("| client half | learnt | " + " | ".join(WAYS.values()) + " |\n|---|---:|" + "---:|" * len(WAYS))
     for case, found in results.items():
-        cells = (f"{found.median(way) / 1e6:.0f}" if way in found.peaks else "" for way in WAYS)
+        cells = (f"{found.median(way) / 1e6:,.0f}" if way in found.peaks else "" for way in WAYS)
         print(f"| {case} | {found.learnt:,} | {' | '.join(cells)} |")
     if results:
         print(f"Processes of one way differ by up to {max(found.spread() for found in results.values()):.1%} of their median.")
