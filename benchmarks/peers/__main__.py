@@ -55,7 +55,8 @@ PEERS = {
 """Side -> environment, script, and what it is told after the sizes."""
 ONCE = ("flower",)
 MARK = "HOSFL_PEER"
-SAMPLE_EVERY_S = 0.5
+SAMPLE_EVERY_S, SAMPLE_SOONEST_S = 0.5, 0.01
+"""Looks are as far apart as a tenth of the run so far, between these: a short run is seen to its end, too."""
 INSTALL_MAX_S = 900
 RUN_MAX_S = 1200
 SMALL_CLIENTS, SMALL_UPDATES = 20, 200
@@ -112,7 +113,7 @@ def run(name: str, command: list[str], sizes: list[int], more: Sequence[str] = (
         sampled, began = Sampled(mark), perf_counter()
         while process.poll() is None and perf_counter() - began < RUN_MAX_S:
             sampled.look()
-            sleep(SAMPLE_EVERY_S)
+            sleep(min(max(SAMPLE_SOONEST_S, 0.1 * (perf_counter() - began)), SAMPLE_EVERY_S))
         if process.poll() is None:
             process.kill()
         out.seek(0), problems.seek(0)

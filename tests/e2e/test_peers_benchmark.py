@@ -40,3 +40,14 @@ def test_ratios_are_of_both_our_sides_to_each_of_theirs() -> None:
 def test_figures_of_several_turns_are_their_medians() -> None:
     turns = [{"wall_ms_per_update": value, "cpu_ms_per_update": None} for value in (3.0, 1.0, 9.0)]
     assert medians(turns) == {"wall_ms_per_update": 3.0, "cpu_ms_per_update": None}
+
+
+def test_the_memory_of_a_run_shorter_than_half_a_second_is_seen() -> None:
+    code = """
+import time
+held = b"x" * 60_000_000
+time.sleep(0.3)
+print('{"updates": 1, "wall_s": 0.3}')
+"""
+    figures = run("short", [sys.executable, "-c", code], [1])
+    assert figures is not None and figures["peak_bytes"] > 60_000_000
