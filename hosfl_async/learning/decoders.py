@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from hosfl_async.errors import SettingsError
-from hosfl_async.learning.encoders import ENCODER_FAMILIES, needed
-from hosfl_async.learning.pretrained import folder_of
+from hosfl_async.learning.encoders import needed
+from hosfl_async.learning.pretrained import ENCODER_FAMILIES, folder_of
 from hosfl_async.learning.quantised import with_wanted_matrices
 from hosfl_async.learning.randomness import named_key, uniform_stream
 from hosfl_async.learning.sequences import PADDING, padded

@@ -7,6 +7,7 @@ arXiv:2106.09685) are those of peft. Explicitly:
 * Dropout is zero on both sides and both halves are always in evaluation mode: a probe must differ from its anchor by the perturbation only,
   and a repeated step must give the same numbers.
 * There are no buffers that learning changes. Nothing is tied: the classifier does not share the embeddings.
+* Pretrained values are those of MiniLM-L6, or of a folder that ``save_pretrained`` wrote; a head or pooler in it is left out.
 * Frozen parameters of one pretrained model are one copy in memory, however many halves are built from it.
 
 transformers and peft are the extra ``models``.
@@ -32,9 +33,6 @@ from hosfl_async.learning.randomness import named_key, uniform_stream
 from hosfl_async.learning.sequences import PADDING, padded
 from hosfl_async.learning.settings import ModelSettings, Trainable
 from hosfl_async.learning.split_model import Half, Shape, SplitModel
-
-ENCODER_FAMILIES = ("bert",)
-"""By transformers' ``model_type``: what ``task.model.folder`` may hold to become an encoder here."""
 
 _ADAPTED: dict[Trainable, str] = {"lora": r".*\.(query|value)", "lora_writers": r".*output\.dense"}
 """The matrices that get an adapter, as regular expressions."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.efficientnet import build_efficientnet
-from hosfl_async.learning.pretrained import family_of
+from hosfl_async.learning.pretrained import ENCODER_FAMILIES, family_of
 from hosfl_async.learning.settings import DECODERS, ENCODERS, ModelSettings
 from hosfl_async.learning.split_model import Half, Shape, SplitModel
 from hosfl_async.learning.splitting import own_model
@@ -34,7 +34,7 @@ def build_model(
     """
     if settings.name not in _MODELS and settings.cut == "end":
         raise SettingsError("task.model.cut", f"{settings.name} is not built in one piece", expected="layer", found="end")
-    if settings.name in ENCODERS or (settings.name == "transformers" and family_of(settings) == "bert"):
+    if settings.name in ENCODERS or (settings.name == "transformers" and family_of(settings) in ENCODER_FAMILIES):
         from hosfl_async.learning.encoders import build_encoder  # and with it transformers, which the other models do not need
 
         model = build_encoder(settings, sample_shape, classes, vocabulary)

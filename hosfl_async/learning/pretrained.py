@@ -8,6 +8,9 @@ from pathlib import Path
 from hosfl_async.errors import SettingsError
 from hosfl_async.learning.settings import ModelSettings
 
+ENCODER_FAMILIES = ("bert",)
+"""By transformers' ``model_type``: folders that become encoders (``encoders``). The others are causal models (``decoders.FAMILIES``)."""
+
 
 def folder_of(settings: ModelSettings) -> Path:
     """Where configuration, values and tokenizer of smollm2, or of the user's own pretrained model, lie."""

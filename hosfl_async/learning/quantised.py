@@ -6,9 +6,10 @@ results in float32. Such a matrix has no backward pass: whatever lies below it g
 none. In bfloat16 a product's input is rounded, too, and its result is float32 again; it has a backward pass. On a processor without
 instructions for it, it is no faster than float32, and right all the same.
 
-What is learnt (adapters, normalisations) and theta_c's replay stay in float32. The rounding is of the size of what a probe of mu = 1e-3
-changes, so mu has to be larger (``docs/results.md``). Activations differ from one kind of processor to another by more than float32's do;
-scalars are computed once and replayed, so nothing else depends on it.
+What is learnt (adapters, normalisations) and theta_c's replay stay in float32. The rounding of int8 is of the size of what a probe of
+mu = 1e-3 changes, so mu has to be larger; that of bfloat16 leaves such a probe nine tenths of its worth (``docs/results.md``). Activations
+differ from one kind of processor to another by more than float32's do; scalars are computed once and replayed, so nothing else depends on
+it.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ class ModelSettings:
     adapters beside these. last_block: the block before the cut. blocks: all blocks. all: the embeddings, too."""
     client_matrices: Literal["float32", "bfloat16", "int8"] = "float32"
     """Text models: how the frozen matrices of the client half are kept. bfloat16: half the memory, and less time for a forward pass
-    where the processor has instructions for it. int8: less of both (docs/results.md), and no back-propagation through them. With either
+    where the processor has instructions for it. int8: less of both (docs/results.md), and no back-propagation through them; with
     a zeroth_order.mu of 1e-2 or so, that is heard above the rounding."""
     server_trainable: Trainable = "blocks"
     """Text models: what is learnt in the server half, beside the layer onto the classes."""
